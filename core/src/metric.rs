@@ -1,0 +1,133 @@
+//! The metric catalogue: every table and column that is stored, declared once.
+//!
+//! The store's Arrow schema, the wire format, the column comments in SQL and
+//! `docs/METRICS.md` are all made from these declarations; nothing is ever
+//! inferred from data.
+
+/// Version of the catalogue as a whole. A collector accepts this one and the
+/// one before.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Storage type of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Microseconds since 1970-01-01 UTC.
+    Time,
+    /// Signed 64-bit integer.
+    Int,
+    /// IEEE 754 double.
+    Float,
+    /// UTF-8 text.
+    Text,
+    /// Wait histogram in the encoding of [`crate::hist`].
+    Hist,
+}
+
+/// Unit of a column's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// No unit: names, identifiers, text.
+    None,
+    /// Point in time, UTC.
+    Utc,
+    /// Nanoseconds.
+    Nanoseconds,
+    /// Seconds.
+    Seconds,
+    /// Bytes.
+    Bytes,
+    /// A number of things.
+    Count,
+    /// A fraction, 1.0 = 100 %.
+    Ratio,
+    /// The unit of the metric named in the row.
+    OfMetric,
+}
+
+impl Unit {
+    /// Symbol for column comments and documentation.
+    #[must_use]
+    pub const fn symbol(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Utc => "UTC",
+            Self::Nanoseconds => "ns",
+            Self::Seconds => "s",
+            Self::Bytes => "B",
+            Self::Count => "count",
+            Self::Ratio => "ratio",
+            Self::OfMetric => "of metric",
+        }
+    }
+}
+
+/// One stored column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Name in SQL.
+    pub name: &'static str,
+    /// Storage type.
+    pub kind: Kind,
+    /// Whether a value may be unavailable (NULL, never 0).
+    pub nullable: bool,
+    /// Unit of the values.
+    pub unit: Unit,
+    /// What the value means.
+    pub description: &'static str,
+}
+
+/// One stored table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Name in SQL and of its directory.
+    pub name: &'static str,
+    /// What one row is.
+    pub description: &'static str,
+    /// Columns in storage order; the first is always the time of the row.
+    pub columns: &'static [Column],
+    /// Columns that files are sorted by.
+    pub sort: &'static [&'static str],
+}
+
+impl Table {
+    /// Position of a column, if there is one of that name.
+    #[must_use]
+    pub fn position(&self, column: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == column)
+    }
+}
+
+/// Every stored table.
+pub const TABLES: &[&Table] = &[
+    &crate::rows::VCPUS,
+    &crate::rows::VMS,
+    &crate::rows::HOSTS,
+    &crate::rows::EVENTS,
+    &crate::rows::FORECASTS,
+    &crate::rows::RECOMMENDATION_LOG,
+];
+
+/// The table of that name.
+#[must_use]
+pub fn table(name: &str) -> Option<&'static Table> {
+    TABLES.iter().copied().find(|t| t.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn catalogue_is_well_formed() {
+        for t in TABLES {
+            assert_eq!(t.columns[0].kind, Kind::Time, "{}", t.name);
+            for c in t.columns {
+                assert!(!c.description.is_empty(), "{}.{}", t.name, c.name);
+                assert_eq!(t.columns.iter().filter(|d| d.name == c.name).count(), 1);
+            }
+            for s in t.sort {
+                assert!(t.position(s).is_some(), "{}: sort column {s}", t.name);
+            }
+        }
+    }
+}
