@@ -14,6 +14,9 @@ pub mod state {
     pub const READY_PREEMPT: u32 = 3;
     /// On a CPU.
     pub const RUNNING: u32 = 4;
+    /// Gone for good; its pid may be another thread's by now and nothing is
+    /// counted here any more.
+    pub const EXITED: u32 = 5;
 }
 
 /// Slot numbers that fit into one element of the pid map: the kernel rounds
@@ -40,7 +43,8 @@ pub struct SlotStats {
     pub seq: u64,
     /// One of [`state`].
     pub state: u32,
-    /// CPU of the last switch-in, `u32::MAX` before the first.
+    /// CPU of the last switch-in; before the first, the CPU that the thread
+    /// was on when it was registered, `u32::MAX` if that is not known.
     pub cpu: u32,
     /// When `state` began; the time since is in no counter yet.
     pub since_ns: u64,
@@ -74,12 +78,15 @@ pub struct SlotStats {
 pub struct CpuStats {
     /// Context switches.
     pub switches: u64,
-    /// Wake-ups issued from this CPU.
+    /// Wake-ups completed on this CPU: by the waker, or by the target's CPU
+    /// where the kernel hands them over.
     pub wakeups: u64,
     /// Time in the idle task, ns; a period still open is not in it.
     pub idle_ns: u64,
     /// When the open idle period began, 0 when the CPU is busy.
     pub idle_since_ns: u64,
-    /// Keeps each CPU on cache lines of its own.
-    pub pad: [u64; 4],
+    /// Sequence lock of the two idle fields, as [`SlotStats::seq`].
+    pub seq: u64,
+    /// Keeps each CPU on a cache line of its own.
+    pub pad: [u64; 3],
 }

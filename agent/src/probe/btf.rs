@@ -1,0 +1,193 @@
+//! Offsets of kernel fields, read from the kernel's own BTF.
+//!
+//! The programs carry no CO-RE relocations (Rust emits none), so the loader
+//! looks the few offsets up and freezes them into the object's constants.
+
+use std::fs;
+
+use crate::probe::error::ProbeError;
+
+/// The kernel's types.
+pub const PATH: &str = "/sys/kernel/btf/vmlinux";
+
+const MAGIC: u16 = 0xeb9f;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNC_PROTO: u32 = 13;
+
+/// What the programs must know of this kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    /// Of `task_struct.pid`, bytes.
+    pub pid: u32,
+    /// Of `task_struct.__state`, bytes.
+    pub state: u32,
+}
+
+/// Reads the offsets and checks that `sched_switch` passes `prev_state`.
+///
+/// # Errors
+/// No BTF, or not one of a supported kernel.
+pub fn offsets() -> Result<Offsets, ProbeError> {
+    let bytes = fs::read(PATH).map_err(|source| ProbeError::NoKernelBtf { path: PATH, source })?;
+    find(&bytes).map_err(|problem| ProbeError::KernelBtf { problem })
+}
+
+fn find(bytes: &[u8]) -> Result<Offsets, String> {
+    let types = Types::parse(bytes).ok_or("truncated or of an unknown format")?;
+    let task = types
+        .struct_named("task_struct")
+        .ok_or("no struct task_struct")?;
+    let field = |name: &str| {
+        types
+            .member(task, name, 0)
+            .ok_or_else(|| format!("task_struct has no {name}"))
+            .and_then(|bits| {
+                if bits % 8 == 0 {
+                    Ok(bits / 8)
+                } else {
+                    Err(format!("{name} is a bit field"))
+                }
+            })
+    };
+    let arguments = types
+        .tracepoint_arguments("sched_switch")
+        .ok_or("no tracepoint sched_switch")?;
+    if arguments < 4 {
+        return Err(format!(
+            "sched_switch has {arguments} arguments, 4 are needed (kernel 5.18)"
+        ));
+    }
+    Ok(Offsets {
+        pid: field("pid")?,
+        state: field("__state")?,
+    })
+}
+
+/// All types, by number; type 0 is void.
+struct Types<'a> {
+    types: Vec<Type<'a>>,
+    strings: &'a [u8],
+}
+
+#[derive(Clone, Copy)]
+struct Type<'a> {
+    name: u32,
+    info: u32,
+    refers: u32,
+    extra: &'a [u8],
+}
+
+impl Type<'_> {
+    const fn kind(&self) -> u32 {
+        (self.info >> 24) & 0x1f
+    }
+
+    const fn count(&self) -> usize {
+        (self.info & 0xffff) as usize
+    }
+}
+
+impl<'a> Types<'a> {
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        if u16::from_le_bytes(*bytes.first_chunk()?) != MAGIC {
+            return None;
+        }
+        let at = |offset| word(bytes, offset).map(|w| w as usize);
+        let header = at(4)?;
+        let part = |offset: usize, len: usize| {
+            let from = header.checked_add(offset)?;
+            bytes.get(from..from.checked_add(len)?)
+        };
+        let mut rest = part(at(8)?, at(12)?)?;
+        let strings = part(at(16)?, at(20)?)?;
+        let mut types = vec![Type {
+            name: 0,
+            info: 0,
+            refers: 0,
+            extra: &[],
+        }];
+        while !rest.is_empty() {
+            let (name, info, refers) = (word(rest, 0)?, word(rest, 4)?, word(rest, 8)?);
+            let mut this = Type {
+                name,
+                info,
+                refers,
+                extra: &[],
+            };
+            let end = 12 + extra_len(&this)?;
+            this.extra = rest.get(12..end)?;
+            rest = &rest[end..];
+            types.push(this);
+        }
+        Some(Self { types, strings })
+    }
+
+    fn name(&self, offset: u32) -> &'a [u8] {
+        let tail = self.strings.get(offset as usize..).unwrap_or_default();
+        tail.split(|b| *b == 0).next().unwrap_or_default()
+    }
+
+    fn struct_named(&self, name: &str) -> Option<&Type<'a>> {
+        self.types
+            .iter()
+            .find(|t| t.kind() == KIND_STRUCT && self.name(t.name) == name.as_bytes())
+    }
+
+    /// Offset of a member in bits; members of anonymous structs and unions
+    /// count as the outer one's, as in C.
+    fn member(&self, of: &Type<'_>, name: &str, depth: usize) -> Option<u32> {
+        if depth > 8 || !matches!(of.kind(), KIND_STRUCT | KIND_UNION) {
+            return None;
+        }
+        of.extra.chunks_exact(12).find_map(|m| {
+            let (member, type_id, offset) = (word(m, 0)?, word(m, 4)?, word(m, 8)?);
+            let offset = if of.info >> 31 == 1 {
+                offset & 0x00ff_ffff
+            } else {
+                offset
+            };
+            if self.name(member) == name.as_bytes() {
+                return Some(offset);
+            }
+            if !self.name(member).is_empty() {
+                return None;
+            }
+            let inner = self.types.get(type_id as usize)?;
+            self.member(inner, name, depth + 1)
+                .map(|bits| offset + bits)
+        })
+    }
+
+    /// Arguments of a tracepoint, the leading data pointer not counted.
+    fn tracepoint_arguments(&self, tracepoint: &str) -> Option<usize> {
+        let name = format!("btf_trace_{tracepoint}");
+        let alias = self
+            .types
+            .iter()
+            .find(|t| t.kind() == KIND_TYPEDEF && self.name(t.name) == name.as_bytes())?;
+        let pointer = self.types.get(alias.refers as usize)?;
+        let function = self.types.get(pointer.refers as usize)?;
+        (function.kind() == KIND_FUNC_PROTO).then(|| function.count().saturating_sub(1))
+    }
+}
+
+/// Bytes after the fixed part of a type; `None` for a kind of the future.
+fn extra_len(this: &Type<'_>) -> Option<usize> {
+    Some(match this.kind() {
+        1 | 14 | 17 => 4,
+        3 => 12,
+        4 | 5 | 15 | 19 => 12 * this.count(),
+        6 | 13 => 8 * this.count(),
+        2 | 7..=12 | 16 | 18 => 0,
+        _ => return None,
+    })
+}
+
+fn word(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! The only unsafe part of the reader: read-only mappings of BPF arrays.
+//!
+//! Writing goes through system calls; the mapping can't be written, so that a
+//! fault of the agent never changes what the kernel counts.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use aya::Pod;
+use headroom_abi::hist::BUCKETS;
+use headroom_abi::sched::{CpuStats, PidSlots, SlotStats, state};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::probe::reading::now_ns;
+
+/// One element of the pid map.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct PidElement(pub PidSlots);
+
+/// One element of the slot statistics.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct SlotRecord(pub SlotStats);
+
+// SAFETY: `repr(C)` integers without padding; any bytes are valid.
+unsafe impl Pod for PidElement {}
+// SAFETY: as above.
+unsafe impl Pod for SlotRecord {}
+
+impl SlotRecord {
+    /// A thread of unknown state on CPU number `cpu`, counted from `since_ns`.
+    pub const fn registered(since_ns: u64, cpu: u32) -> Self {
+        Self(SlotStats {
+            seq: 0,
+            state: state::UNKNOWN,
+            cpu,
+            since_ns,
+            run_ns: 0,
+            ready_wake_ns: 0,
+            ready_preempt_ns: 0,
+            ready_max_ns: 0,
+            switches: 0,
+            wakeups: 0,
+            cpu_migrations: 0,
+            node_migrations: 0,
+            clock_skews: 0,
+            hist_wake: [0; BUCKETS],
+            hist_preempt: [0; BUCKETS],
+        })
+    }
+}
+
+/// A BPF array of `T` seen as memory.
+pub struct Mapped<T> {
+    start: NonNull<T>,
+    len: usize,
+    bytes: usize,
+    of: PhantomData<T>,
+}
+
+// SAFETY: the mapping is read-only here and all reads are volatile or atomic.
+unsafe impl<T> Send for Mapped<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Mapped<T> {}
+
+impl<T> Mapped<T> {
+    /// Maps the first `len` elements of an mmap-able array.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn new(map: impl AsFd, len: u32) -> io::Result<Self> {
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        // The kernel's elements have a multiple of eight bytes: so do ours.
+        const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
+        let bytes = len
+            .checked_mul(size_of::<T>())
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ,
+                MapFlags::SHARED,
+                map.as_fd(),
+                0,
+            )?
+        };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self {
+            start,
+            len,
+            bytes,
+            of: PhantomData,
+        })
+    }
+
+    /// Elements in the array.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    fn element(&self, index: usize) -> *mut T {
+        assert!(index < self.len, "element {index} of {}", self.len);
+        // SAFETY: within the mapping by the line above.
+        unsafe { self.start.as_ptr().add(index) }
+    }
+
+    /// A consistent copy of an element and a time at which it still held.
+    ///
+    /// Waits while a program writes. That ends: programs run to their end with
+    /// preemption off, and a write takes some 50 ns.
+    fn consistent(&self, index: usize, seq: impl Fn(*mut T) -> *mut u64) -> (T, u64) {
+        let element = self.element(index);
+        // SAFETY: an aligned word of the mapping, which lives as long as self.
+        let seq = unsafe { AtomicU64::from_ptr(seq(element)) };
+        let mut tries = 0u32;
+        loop {
+            let before = seq.load(Ordering::Acquire);
+            // SAFETY: within the mapping; any bytes are a valid `T`.
+            let copy = unsafe { element.read_volatile() };
+            // The clock is read inside the lock: no event lies between the
+            // copy and this time, so open periods may be counted up to it.
+            let at_ns = now_ns();
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && seq.load(Ordering::Relaxed) == before {
+                return (copy, at_ns);
+            }
+            tries += 1;
+            if tries.is_multiple_of(64) {
+                std::thread::yield_now();
+            }
+            std::hint::spin_loop();
+        }
+    }
+}
+
+impl Mapped<SlotStats> {
+    /// A thread's statistics and the time (`CLOCK_MONOTONIC`, ns) up to which
+    /// they hold.
+    pub fn snapshot(&self, slot: usize) -> (SlotStats, u64) {
+        // SAFETY: a field of an element within the mapping.
+        self.consistent(slot, |stats| unsafe { &raw mut (*stats).seq })
+    }
+}
+
+impl Mapped<CpuStats> {
+    /// A CPU's totals, the open idle period included.
+    pub fn totals(&self, cpu: usize) -> CpuStats {
+        // SAFETY: a field of an element within the mapping.
+        let (mut stats, at_ns) = self.consistent(cpu, |stats| unsafe { &raw mut (*stats).seq });
+        if stats.idle_since_ns != 0 {
+            stats.idle_ns += at_ns.saturating_sub(stats.idle_since_ns);
+        }
+        stats
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping made in `new`; nothing borrows from it.
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
+        debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
+    }
+}
