@@ -1,1 +1,16 @@
+//! The one privileged process of headroom: probes, discovery, windows.
+//!
+//! **Invariant:** the attached probes and every capability meet only in
+//! [`prepare`]; all that runs afterwards runs without.
 
+pub mod clock;
+pub mod config;
+pub mod discover;
+pub mod privilege;
+pub mod probe;
+mod run;
+pub mod sampler;
+pub mod ship;
+pub mod source;
+
+pub use run::{Prepared, main_blocking, prepare, run, run_prepared};

@@ -1,0 +1,293 @@
+//! The scan of `/proc`, cheap enough for each second.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::cmdline::{self, Vmm};
+use super::proc::{Entry, Proc};
+use super::threads::{self, Role};
+use super::{ThreadKey, Vm, VmInfo, VmKey, VmThread, assign_ids};
+
+/// Scans in which a new thread's name is read again: a thread gets its own
+/// name only after it has started, until then it carries its creator's.
+const SETTLING_SCANS: u8 = 3;
+
+/// Scans after which a VMM without any named vCPU is reported.
+const NAMELESS_SCANS: u8 = 5;
+
+/// Finds VMs and remembers what it need not read again.
+pub struct Discovery {
+    proc: Proc,
+    boot: Arc<str>,
+    known: HashMap<u32, Known>,
+    nameless: Vec<String>,
+}
+
+struct Known {
+    inode: u64,
+    what: What,
+    seen: bool,
+}
+
+enum What {
+    /// Never becomes anything else.
+    KernelThread {
+        vhost: Option<VmThread>,
+        owner: u32,
+    },
+    /// No VMM as long as it does not execute another program, which shows in
+    /// its name.
+    Other {
+        comm: String,
+    },
+    Vmm(Box<Process>),
+}
+
+struct Process {
+    vmm: Vmm,
+    key: VmKey,
+    info: Arc<VmInfo>,
+    threads: HashMap<u32, Thread>,
+    nameless_scans: u8,
+}
+
+struct Thread {
+    inode: u64,
+    key: ThreadKey,
+    role: Role,
+    settling: u8,
+    seen: bool,
+}
+
+impl Discovery {
+    /// A discovery over that `/proc`.
+    #[must_use]
+    pub fn new(proc: PathBuf) -> Self {
+        let proc = Proc::new(proc);
+        let boot = proc.boot_id().unwrap_or_default().into();
+        Self {
+            proc,
+            boot,
+            known: HashMap::new(),
+            nameless: Vec::new(),
+        }
+    }
+
+    /// All VMs that have a vCPU thread now, in order of their start.
+    pub fn scan(&mut self) -> Vec<Vm> {
+        self.known.values_mut().for_each(|k| k.seen = false);
+        for entry in self.proc.processes() {
+            self.visit(&entry);
+        }
+        self.known.retain(|_, k| k.seen);
+        let mut vhosts: HashMap<u32, Vec<VmThread>> = HashMap::new();
+        for known in self.known.values() {
+            if let What::KernelThread {
+                vhost: Some(thread),
+                owner,
+            } = known.what
+            {
+                vhosts.entry(owner).or_default().push(thread);
+            }
+        }
+        let mut vms = Vec::new();
+        for known in self.known.values_mut() {
+            if let What::Vmm(process) = &mut known.what {
+                process.read_threads(&self.proc);
+                self.nameless.extend(process.nameless());
+                vms.extend(process.vm(&vhosts));
+            }
+        }
+        assign_ids(&mut vms);
+        vms
+    }
+
+    /// Names of VMs found since the last call whose vCPU threads cannot be
+    /// told apart; each is given once.
+    pub fn take_nameless(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.nameless)
+    }
+
+    fn visit(&mut self, entry: &Entry) {
+        let fresh = match self.known.get_mut(&entry.id) {
+            Some(known) => match known.still(entry, &self.proc) {
+                true => {
+                    known.seen = true;
+                    return;
+                }
+                false => self.examine(entry),
+            },
+            None => self.examine(entry),
+        };
+        match fresh {
+            Some(what) => self.known.insert(
+                entry.id,
+                Known {
+                    inode: entry.inode,
+                    what,
+                    seen: true,
+                },
+            ),
+            None => self.known.remove(&entry.id),
+        };
+    }
+
+    fn examine(&self, entry: &Entry) -> Option<What> {
+        let pid = entry.id;
+        let stat = self.proc.stat(pid)?;
+        let comm = self.proc.comm(pid)?;
+        if stat.kernel_thread {
+            if comm == "kthreadd" && pid != 2 {
+                return None; // not named yet
+            }
+            let owner = threads::vhost_owner(&comm);
+            let key = ThreadKey {
+                tid: pid,
+                start_ticks: stat.start_ticks,
+            };
+            let vhost = owner.map(|_| VmThread {
+                key,
+                pid,
+                role: Role::Vhost,
+            });
+            return Some(What::KernelThread {
+                vhost,
+                owner: owner.unwrap_or(0),
+            });
+        }
+        let args = cmdline::split(&self.proc.cmdline(pid)?);
+        let exe = || self.proc.exe(pid).and_then(|path| cmdline::vmm(&path));
+        let vmm = args
+            .first()
+            .and_then(|program| cmdline::vmm(program))
+            .or_else(exe);
+        let Some(vmm) = vmm else {
+            return Some(What::Other { comm });
+        };
+        let info = Arc::new(cmdline::parse(vmm, &args, pid));
+        let uuid = info.uuid.clone();
+        let key = VmKey {
+            boot: self.boot.clone(),
+            pid,
+            start_ticks: stat.start_ticks,
+            uuid,
+        };
+        Some(What::Vmm(Box::new(Process {
+            vmm,
+            key,
+            info,
+            threads: HashMap::new(),
+            nameless_scans: 0,
+        })))
+    }
+}
+
+impl Known {
+    /// Whether the entry is still the process that was examined.
+    fn still(&mut self, entry: &Entry, proc: &Proc) -> bool {
+        let same_inode = std::mem::replace(&mut self.inode, entry.inode) == entry.inode;
+        match &self.what {
+            What::KernelThread { .. } => same_inode,
+            What::Other { comm } => {
+                same_inode && proc.comm(entry.id).as_ref() == Some(comm) && !may_exec_vmm(comm)
+            }
+            What::Vmm(p) => {
+                same_inode
+                    || proc
+                        .stat(entry.id)
+                        .is_some_and(|s| s.start_ticks == p.key.start_ticks)
+            }
+        }
+    }
+}
+
+/// A wrapper script named like the VMM that it is about to execute keeps its
+/// name: look again each time.
+fn may_exec_vmm(comm: &str) -> bool {
+    comm.starts_with("qemu-") || comm == "kvm"
+}
+
+impl Process {
+    fn read_threads(&mut self, proc: &Proc) {
+        let pid = self.key.pid;
+        self.threads.values_mut().for_each(|t| t.seen = false);
+        for entry in proc.threads(pid) {
+            let same = |t: &Thread| {
+                t.inode == entry.inode
+                    || proc
+                        .thread_stat(pid, entry.id)
+                        .is_some_and(|s| s.start_ticks == t.key.start_ticks)
+            };
+            if !self.threads.get(&entry.id).is_some_and(same) {
+                let Some(stat) = proc.thread_stat(pid, entry.id) else {
+                    continue;
+                };
+                let key = ThreadKey {
+                    tid: entry.id,
+                    start_ticks: stat.start_ticks,
+                };
+                let thread = Thread {
+                    inode: 0,
+                    key,
+                    role: Role::Emulator,
+                    settling: SETTLING_SCANS,
+                    seen: true,
+                };
+                self.threads.insert(entry.id, thread);
+            }
+            let Some(thread) = self.threads.get_mut(&entry.id) else {
+                continue;
+            };
+            (thread.seen, thread.inode) = (true, entry.inode);
+            if thread.settling > 0 {
+                thread.settling -= 1;
+                let comm = proc.thread_comm(pid, entry.id);
+                thread.role = comm.map_or(thread.role, |comm| threads::role(self.vmm, &comm));
+            }
+        }
+        self.threads.retain(|_, t| t.seen);
+    }
+
+    fn has_vcpu(&self) -> bool {
+        self.threads
+            .values()
+            .any(|t| matches!(t.role, Role::Vcpu(_)))
+    }
+
+    /// The VM, once a vCPU runs: a VMM asked for its version, a capability
+    /// probe and the child that QEMU forks to run a script have none.
+    fn vm(&self, vhosts: &HashMap<u32, Vec<VmThread>>) -> Option<Vm> {
+        if !self.has_vcpu() {
+            return None;
+        }
+        let pid = self.key.pid;
+        let mut all: Vec<VmThread> = self
+            .threads
+            .values()
+            .map(|t| VmThread {
+                key: t.key,
+                pid,
+                role: t.role,
+            })
+            .collect();
+        all.extend(vhosts.get(&pid).into_iter().flatten());
+        all.sort_by_key(|t| (t.role, t.key));
+        Some(Vm {
+            key: self.key.clone(),
+            info: self.info.clone(),
+            id: String::new(),
+            threads: all,
+        })
+    }
+
+    fn nameless(&mut self) -> Option<String> {
+        // `-machine none` is a capability probe.
+        let real = self.info.machine.as_deref() != Some("none") && self.threads.len() > 2;
+        self.nameless_scans = match (self.has_vcpu() || !real, self.nameless_scans) {
+            (true, _) => 0,
+            (false, n) => n.saturating_add(1),
+        };
+        (self.nameless_scans == NAMELESS_SCANS).then(|| self.info.name.clone())
+    }
+}

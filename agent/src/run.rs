@@ -1,0 +1,214 @@
+//! The agent as a process: prepare, sample, ship, drain.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel as stop_channel};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use headroom_core::batch::Batch;
+use headroom_core::metric::SCHEMA_VERSION;
+use headroom_proto::convert::to_wire;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::sampler::{Sampler, SamplerOptions, Window};
+use crate::ship::{self, Identity, Queue};
+use crate::{clock, privilege};
+
+/// How often to look for VMs and threads and to read them.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long to go on shipping at shutdown.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// An agent with its probes attached and its capabilities dropped.
+pub struct Prepared {
+    config: Config,
+    sampler: Sampler,
+    identity: Identity,
+}
+
+impl Prepared {
+    /// Why the probes are not attached; `None` when they are.
+    #[must_use]
+    pub fn degraded(&self) -> Option<&str> {
+        self.sampler.degraded()
+    }
+}
+
+/// Does all that needs privileges, then drops them. To be called while the
+/// process has one thread: the other threads would keep theirs, which is
+/// logged.
+///
+/// # Errors
+/// The data directory cannot be used, or the capabilities cannot be dropped.
+/// Probes that cannot be attached are no error.
+pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
+    let identity = Identity::load(&config.data_dir).context("loading the agent's identity")?;
+    let options = SamplerOptions {
+        slots: config.slots,
+        attach: config.attach,
+        ..SamplerOptions::new(config.host.clone())
+    };
+    let sampler = Sampler::new(options);
+    if config.drop_capabilities {
+        privilege::drop_all().context("dropping capabilities")?;
+        match privilege::privileged_threads()? {
+            0 => tracing::info!("capabilities dropped"),
+            threads => tracing::warn!(
+                threads,
+                "threads started before the agent was prepared keep their capabilities"
+            ),
+        }
+    }
+    Ok(Prepared {
+        config,
+        sampler,
+        identity,
+    })
+}
+
+/// Samples and ships until `shutdown`, then ships what is left for up to 3 s.
+///
+/// # Errors
+/// The collector's address is wrong or the sampling thread cannot be started.
+pub async fn run_prepared(
+    prepared: Prepared,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let Prepared {
+        config,
+        sampler,
+        identity,
+    } = prepared;
+    let queue = Arc::new(Queue::new(config.buffer_bytes));
+    let channel = ship::channel(&config.collector)?;
+    let shipper = tokio::spawn({
+        let queue = queue.clone();
+        async move { ship::ship(&queue, channel).await }
+    });
+    tracing::info!(
+        agent_id = identity.agent_id,
+        host = config.host,
+        source = sampler.source(),
+        "agent started"
+    );
+    let (stop, stopped) = stop_channel();
+    let sampling = std::thread::Builder::new().name("sampler".into()).spawn({
+        let sink = Sink {
+            queue: queue.clone(),
+            identity,
+            host: config.host,
+        };
+        move || sample(sampler, config.interval, &sink, &stopped)
+    });
+    let sampling = sampling.context("starting the sampling thread")?;
+    shutdown.await;
+    drop(stop);
+    let joined = tokio::task::spawn_blocking(move || sampling.join()).await;
+    anyhow::ensure!(matches!(joined, Ok(Ok(()))), "the sampling thread panicked");
+    queue.close();
+    let drained = tokio::time::timeout(DRAIN, shipper).await;
+    let left = queue.stats();
+    match drained {
+        Ok(_) => tracing::info!(
+            acked_rows = left.acked_rows,
+            dropped_rows = left.dropped_rows,
+            "agent stopped"
+        ),
+        Err(_) => tracing::warn!(
+            rows = left.rows,
+            dropped_rows = left.dropped_rows,
+            "agent stopped with rows not shipped"
+        ),
+    }
+    Ok(())
+}
+
+/// [`prepare`] and [`run_prepared`] in one, for a process that already has
+/// threads; those keep their capabilities.
+///
+/// # Errors
+/// As the two.
+pub async fn run(
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    run_prepared(prepare(config)?, shutdown).await
+}
+
+/// The whole process: to be called first of all in `main`, before there is
+/// any other thread. Ends at SIGINT or SIGTERM.
+///
+/// # Errors
+/// As [`run`]; or no runtime can be built.
+pub fn main_blocking(config: Config) -> anyhow::Result<()> {
+    let prepared = prepare(config)?;
+    // One thread is plenty for a batch in 10 s.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("building the runtime")?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).context("listening to SIGINT")?;
+        let mut terminate = signal(SignalKind::terminate()).context("listening to SIGTERM")?;
+        let shutdown = async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        run_prepared(prepared, shutdown).await
+    })
+}
+
+struct Sink {
+    queue: Arc<Queue>,
+    identity: Identity,
+    host: String,
+}
+
+impl Sink {
+    fn push(&self, window: &Window) {
+        let batch = Batch {
+            agent_id: self.identity.agent_id.clone(),
+            host: self.host.clone(),
+            epoch: self.identity.epoch,
+            // Set when it is sent.
+            seq: 0,
+            made_at_us: clock::micros(clock::wall()),
+            schema_version: SCHEMA_VERSION,
+            chunks: window.chunks(),
+        };
+        self.queue.push(&to_wire(&batch));
+    }
+}
+
+/// Ticks at each second of wall time; windows end at multiples of `interval`.
+fn sample(mut sampler: Sampler, interval: Duration, sink: &Sink, stopped: &Receiver<()>) {
+    // Sleeping is by the monotonic clock, which may run ahead of a wall clock
+    // that is being slewed.
+    let slack = TICK / 10;
+    let emit = |sampler: &mut Sampler, end: Duration| {
+        sampler.set_spool_dropped_rows(sink.queue.stats().dropped_rows);
+        sink.push(&sampler.window(clock::micros(end)));
+    };
+    sampler.tick();
+    let mut last_end = clock::floor(clock::wall(), interval);
+    loop {
+        let now = clock::wall() + slack;
+        let next_tick = clock::floor(now, TICK) + TICK;
+        match stopped.recv_timeout(next_tick + slack - now) {
+            Err(RecvTimeoutError::Timeout) => sampler.tick(),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+        }
+        let end = clock::floor(clock::wall() + slack, interval);
+        if end != last_end {
+            last_end = end;
+            emit(&mut sampler, end);
+        }
+    }
+    sampler.tick();
+    emit(&mut sampler, clock::wall());
+}

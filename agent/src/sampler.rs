@@ -1,0 +1,281 @@
+//! Once a second: find the VMs, register their threads, read them. Once a
+//! window: subtract and make rows.
+
+mod host;
+mod rows;
+mod track;
+pub mod window;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use headroom_core::batch::Chunk;
+use headroom_core::rows::{EventRow, HostRow, VcpuRow, VmRow};
+
+use crate::clock;
+use crate::discover::{Discovery, Vm, VmKey};
+use crate::probe::{AttachPolicy, ProbeOptions, Probes};
+use crate::source::{HostSource, Mixed, ThreadSource as _};
+use host::{HostReader, HostReading};
+use track::Tracked;
+
+/// What a sampler needs to know.
+#[derive(Clone, Debug)]
+pub struct SamplerOptions {
+    /// Host name for the rows.
+    pub host: String,
+    /// Threads that the probes can hold at once.
+    pub slots: u16,
+    /// How to attach.
+    pub attach: AttachPolicy,
+    /// Where `/proc` is.
+    pub proc: PathBuf,
+}
+
+impl SamplerOptions {
+    /// For that host with the configuration's defaults.
+    #[must_use]
+    pub fn new(host: String) -> Self {
+        let slots = crate::config::DEFAULT_SLOTS;
+        Self {
+            host,
+            slots,
+            attach: AttachPolicy::Auto,
+            proc: "/proc".into(),
+        }
+    }
+}
+
+/// The rows of one window.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Window {
+    /// One row a vCPU.
+    pub vcpus: Vec<VcpuRow>,
+    /// One row a VM.
+    pub vms: Vec<VmRow>,
+    /// The host's row.
+    pub hosts: Vec<HostRow>,
+    /// What happened since the last window.
+    pub events: Vec<EventRow>,
+}
+
+impl Window {
+    /// The rows as they are shipped, empty tables left out.
+    #[must_use]
+    pub fn chunks(&self) -> Vec<Chunk> {
+        let all = [
+            Chunk::of(&self.vcpus),
+            Chunk::of(&self.vms),
+            Chunk::of(&self.hosts),
+            Chunk::of(&self.events),
+        ];
+        all.into_iter().filter(|chunk| chunk.rows() > 0).collect()
+    }
+}
+
+/// Measures this host. `P` are the probes; tests put others in their place.
+pub struct Sampler<P: HostSource = Probes> {
+    host: String,
+    discovery: Discovery,
+    source: Mixed<P>,
+    degraded: Option<String>,
+    live: BTreeMap<VmKey, Tracked<P>>,
+    ended: Vec<Tracked<P>>,
+    host_reader: HostReader,
+    host_base: HostReading,
+    events: Vec<EventRow>,
+    spool_dropped_rows: u64,
+}
+
+impl Sampler<Probes> {
+    /// Attaches the probes and looks for VMs. Where the probes cannot be
+    /// attached the sampler works all the same, see [`Self::degraded`].
+    #[must_use]
+    pub fn new(options: SamplerOptions) -> Self {
+        let attach = ProbeOptions {
+            slots: options.slots,
+            attach: options.attach,
+        };
+        let (probes, degraded) = match (options.attach, Probes::attach(&attach)) {
+            (_, Ok(probes)) => (Some(probes), None),
+            (AttachPolicy::Off, Err(_)) => (
+                None,
+                Some("probes are switched off by agent.attach".to_owned()),
+            ),
+            (_, Err(error)) => (None, Some(chain(&error))),
+        };
+        Self::with_source(options, probes, degraded)
+    }
+}
+
+impl<P: HostSource> Sampler<P> {
+    /// A sampler on the given probes; `degraded` says why there are none.
+    pub fn with_source(
+        options: SamplerOptions,
+        probes: Option<P>,
+        degraded: Option<String>,
+    ) -> Self {
+        let source = Mixed::new(probes);
+        let host_reader = HostReader::new();
+        let mut sampler = Self {
+            host_base: host_reader.read(source.probes()),
+            host: options.host,
+            discovery: Discovery::new(options.proc),
+            source,
+            degraded,
+            live: BTreeMap::new(),
+            ended: Vec::new(),
+            host_reader,
+            events: Vec::new(),
+            spool_dropped_rows: 0,
+        };
+        let subject = format!("host/{}", sampler.host);
+        let detail = format!(
+            "agent {} measures by {}",
+            env!("CARGO_PKG_VERSION"),
+            sampler.source.name()
+        );
+        sampler.event("agent_started", subject.clone(), detail);
+        if let Some(reason) = sampler.degraded.clone() {
+            tracing::warn!(reason, "probes not attached, measuring by schedstat");
+            sampler.event("agent_degraded", subject, reason);
+        }
+        sampler
+    }
+
+    /// Why the probes are not attached; `None` when they are.
+    #[must_use]
+    pub fn degraded(&self) -> Option<&str> {
+        self.degraded.as_deref()
+    }
+
+    /// What measures: `tp_btf`, `raw_tp` or `schedstat`.
+    #[must_use]
+    pub fn source(&self) -> &'static str {
+        self.source.name()
+    }
+
+    /// Notes how many rows the sender has dropped so far, for the host row.
+    pub fn set_spool_dropped_rows(&mut self, rows: u64) {
+        self.spool_dropped_rows = rows;
+    }
+
+    /// Looks for VMs and threads that came or went, and reads all threads.
+    pub fn tick(&mut self) {
+        let vms = self.discovery.scan();
+        // Those that ended first: a new thread may already have their number.
+        let seen: BTreeSet<&VmKey> = vms.iter().map(|vm| &vm.key).collect();
+        let (live, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.live)
+            .into_iter()
+            .partition(|(key, _)| seen.contains(key));
+        self.live = live;
+        for (_, tracked) in gone {
+            self.stopped(tracked);
+        }
+        for vm in vms {
+            let mut tracked = self
+                .live
+                .remove(&vm.key)
+                .unwrap_or_else(|| self.started(&vm));
+            tracked.update(vm, &mut self.source);
+            self.live.insert(tracked.vm.key.clone(), tracked);
+        }
+        for name in self.discovery.take_nameless() {
+            let detail = "its vCPU threads have no names: start QEMU with -name …,debug-threads=on";
+            tracing::warn!(vm = name, "vm not measured: its vcpu threads have no names");
+            self.event("vm_unreadable", format!("vm/{name}"), detail.to_owned());
+        }
+    }
+
+    /// Ends a window at the last tick's readings and begins the next one
+    /// there. `ts_us` is the window's end for the rows, µs since 1970 UTC.
+    pub fn window(&mut self, ts_us: i64) -> Window {
+        let host_now = self.host_reader.read(self.source.probes());
+        let mut out = Window {
+            events: std::mem::take(&mut self.events),
+            ..Window::default()
+        };
+        let frame = rows::Frame {
+            ts: ts_us,
+            host: &self.host,
+        };
+        let mut skews = None;
+        for tracked in self.live.values_mut().chain(&mut self.ended) {
+            let vm = tracked.close_window();
+            skews = rows::add(skews, vm.clock_skews);
+            rows::push_vm(&frame, &tracked.vm, vm, &mut out);
+        }
+        self.ended.clear();
+        let span = host_now.since(&self.host_base);
+        let mut row = rows::host_row(&frame, &span, &self.host_reader, &out);
+        row.vms = rows::count(self.live.len());
+        row.vcpus = rows::count(self.live.values().map(Tracked::vcpus).sum());
+        row.slots_used = self.source.probes().map(|p| rows::count(p.slots_used()));
+        row.unregistered = match self.source.probes() {
+            Some(_) => rows::count(self.live.values().map(Tracked::without_slot).sum()),
+            None => 0,
+        };
+        row.clock_skews = skews.map(rows::int);
+        row.spool_dropped_rows = rows::int(self.spool_dropped_rows);
+        row.source = self.source.name().to_owned();
+        out.hosts.push(row);
+        self.host_base = host_now;
+        for tracked in self.live.values_mut() {
+            tracked.claim_free_slots(&mut self.source);
+        }
+        out
+    }
+
+    fn started(&mut self, vm: &Vm) -> Tracked<P> {
+        let (pid, name, platform) = (vm.key.pid, vm.info.name.as_str(), vm.info.platform);
+        tracing::info!(vm = vm.id, name, pid, platform, "vm found");
+        self.event(
+            "vm_started",
+            format!("vm/{}", vm.id),
+            format!("{name} runs in process {pid} ({platform})"),
+        );
+        Tracked::new(vm.clone())
+    }
+
+    fn stopped(&mut self, mut tracked: Tracked<P>) {
+        let (id, name, pid) = (
+            tracked.vm.id.clone(),
+            tracked.vm.info.name.clone(),
+            tracked.vm.key.pid,
+        );
+        tracing::info!(vm = id, name, pid, "vm gone");
+        self.event(
+            "vm_stopped",
+            format!("vm/{id}"),
+            format!("{name} in process {pid} ended"),
+        );
+        tracked.end(&mut self.source);
+        self.ended.push(tracked);
+    }
+
+    fn event(&mut self, kind: &str, subject: String, detail: String) {
+        let ts = clock::micros(clock::wall());
+        self.events.push(EventRow {
+            ts,
+            host: self.host.clone(),
+            kind: kind.into(),
+            subject,
+            detail,
+        });
+    }
+}
+
+/// An error and its sources in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

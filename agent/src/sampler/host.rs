@@ -1,0 +1,257 @@
+//! Figures of the host as a whole.
+
+use headroom_abi::sched::CpuStats;
+
+use crate::clock::monotonic_ns;
+use crate::source::HostSource;
+
+/// Cumulative figures of the host; `None` is unavailable.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostReading {
+    at_ns: u64,
+    threads: u64,
+    /// Each CPU's idle time: one that goes back (an open period read while it
+    /// ended) must not take from another's.
+    idle_ns: Option<Vec<u64>>,
+    switches: Option<u64>,
+    wakeups: Option<u64>,
+    psi_cpu_some_ns: Option<u64>,
+}
+
+/// What happened on the host between two readings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostSpan {
+    pub window_ns: u64,
+    pub threads: u64,
+    pub idle_ns: Option<u64>,
+    pub switches: Option<u64>,
+    pub wakeups: Option<u64>,
+    pub psi_cpu_some_ns: Option<u64>,
+}
+
+impl HostReading {
+    /// What happened since `base`.
+    pub fn since(&self, base: &Self) -> HostSpan {
+        let window_ns = self.at_ns.saturating_sub(base.at_ns);
+        let less =
+            |now: Option<u64>, then: Option<u64>| now.zip(then).map(|(n, t)| n.saturating_sub(t));
+        let idle = |(now, then): (&Vec<u64>, &Vec<u64>)| {
+            // No CPU idles longer than the window.
+            now.iter()
+                .zip(then)
+                .map(|(n, t)| n.saturating_sub(*t).min(window_ns))
+                .sum()
+        };
+        HostSpan {
+            window_ns,
+            threads: self.threads,
+            idle_ns: self.idle_ns.as_ref().zip(base.idle_ns.as_ref()).map(idle),
+            switches: less(self.switches, base.switches),
+            wakeups: less(self.wakeups, base.wakeups),
+            psi_cpu_some_ns: less(self.psi_cpu_some_ns, base.psi_cpu_some_ns),
+        }
+    }
+}
+
+impl HostSpan {
+    /// Time of all CPUs outside the idle task.
+    pub fn busy_ns(&self) -> Option<u64> {
+        Some((self.window_ns * self.threads).saturating_sub(self.idle_ns?))
+    }
+}
+
+/// Memory of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub total_bytes: u64,
+    pub available_bytes: Option<u64>,
+}
+
+/// Reads the host's figures and keeps those that do not change.
+pub struct HostReader {
+    kernel: String,
+    numa_nodes: u64,
+}
+
+impl HostReader {
+    pub fn new() -> Self {
+        let kernel = rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned();
+        // A kernel without NUMA has no such file: one node.
+        let nodes = read("/sys/devices/system/node/online").and_then(|t| cpu_list_len(&t));
+        Self {
+            kernel,
+            numa_nodes: nodes.unwrap_or(1),
+        }
+    }
+
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+
+    pub const fn numa_nodes(&self) -> u64 {
+        self.numa_nodes
+    }
+
+    pub fn memory(&self) -> Memory {
+        read("/proc/meminfo")
+            .map(|t| memory(&t))
+            .unwrap_or_default()
+    }
+
+    /// The figures now. Without probes idle time and switches come from
+    /// `/proc/stat`, in clock ticks; wake-ups are unavailable.
+    pub fn read<P: HostSource>(&self, probes: Option<&P>) -> HostReading {
+        let threads = read("/sys/devices/system/cpu/online")
+            .and_then(|t| cpu_list_len(&t))
+            .unwrap_or(1);
+        let psi_cpu_some_ns = read("/proc/pressure/cpu").and_then(|t| psi_some_ns(&t));
+        let base = HostReading {
+            at_ns: monotonic_ns(),
+            threads,
+            psi_cpu_some_ns,
+            ..HostReading::default()
+        };
+        match probes {
+            Some(probes) => from_probes(base, &probes.cpus()),
+            None => from_stat(base, &read("/proc/stat").unwrap_or_default()),
+        }
+    }
+}
+
+fn from_probes(mut base: HostReading, cpus: &[CpuStats]) -> HostReading {
+    // An open idle period is included.
+    base.idle_ns = Some(cpus.iter().map(|c| c.idle_ns).collect());
+    base.switches = Some(cpus.iter().map(|c| c.switches).sum());
+    base.wakeups = Some(cpus.iter().map(|c| c.wakeups).sum());
+    base
+}
+
+fn from_stat(mut base: HostReading, stat: &str) -> HostReading {
+    // Kernel and user space agree on 100 ticks a second (USER_HZ) on every
+    // architecture that has KVM.
+    const NS_PER_TICK: u64 = 10_000_000;
+    let mut idle_ns = Vec::new();
+    for line in stat.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let name = fields.next().unwrap_or_default();
+        if name == "ctxt" {
+            base.switches = fields.next().and_then(|f| f.parse().ok());
+        } else if name.len() > 3 && name.starts_with("cpu") {
+            // user nice system idle iowait: waiting for IO is idling.
+            let ticks = fields
+                .skip(3)
+                .take(2)
+                .map(|f| f.parse::<u64>().unwrap_or(0));
+            idle_ns.push(ticks.sum::<u64>() * NS_PER_TICK);
+        }
+    }
+    base.idle_ns = (!idle_ns.is_empty()).then_some(idle_ns);
+    base
+}
+
+fn read(path: &str) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
+
+/// `some avg10=… total=MICROSECONDS`
+fn psi_some_ns(text: &str) -> Option<u64> {
+    let some = text.lines().find(|l| l.starts_with("some "))?;
+    let total = some
+        .split_ascii_whitespace()
+        .find_map(|f| f.strip_prefix("total="))?;
+    total.parse::<u64>().ok()?.checked_mul(1000)
+}
+
+fn memory(text: &str) -> Memory {
+    let kib = |name: &str| {
+        let line = text.lines().find_map(|l| l.strip_prefix(name))?;
+        line.trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(1024)
+    };
+    Memory {
+        total_bytes: kib("MemTotal:").unwrap_or(0),
+        available_bytes: kib("MemAvailable:"),
+    }
+}
+
+/// Length of a list such as `0-3,8,10-11`.
+fn cpu_list_len(text: &str) -> Option<u64> {
+    text.trim().split(',').try_fold(0u64, |sum, part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+        Some(sum + last.checked_sub(first)? + 1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_files() {
+        assert_eq!(cpu_list_len("0-3,8,10-11\n"), Some(7));
+        assert_eq!(cpu_list_len("0\n"), Some(1));
+        assert_eq!(cpu_list_len(""), None);
+        let psi =
+            "some avg10=0.03 avg60=0.30 avg300=1.84 total=54612807\nfull avg10=0.00 total=9\n";
+        assert_eq!(psi_some_ns(psi), Some(54_612_807_000));
+        assert_eq!(psi_some_ns("full total=9"), None);
+        let m = memory("MemTotal:       16384 kB\nMemFree: 1 kB\nMemAvailable:    8192 kB\n");
+        assert_eq!(
+            (m.total_bytes, m.available_bytes),
+            (16 << 20, Some(8 << 20))
+        );
+        assert_eq!(memory("MemTotal: 4 kB\n").available_bytes, None);
+    }
+
+    #[test]
+    fn idle_from_both_sources() {
+        let stat = "cpu  9 9 9 900 9\ncpu0 1 1 1 300 5 0\ncpu1 1 1 1 500 0 0\nctxt 777\n";
+        let r = from_stat(HostReading::default(), stat);
+        assert_eq!(
+            (r.idle_ns, r.switches, r.wakeups),
+            (Some(vec![3_050_000_000, 5_000_000_000]), Some(777), None)
+        );
+        let cpu = |idle_ns| CpuStats {
+            switches: 5,
+            wakeups: 3,
+            idle_ns,
+            ..CpuStats::default()
+        };
+        let r = from_probes(HostReading::default(), &[cpu(10), cpu(20)]);
+        assert_eq!(
+            (r.idle_ns, r.switches, r.wakeups),
+            (Some(vec![10, 20]), Some(10), Some(6))
+        );
+    }
+
+    #[test]
+    fn busy_is_never_negative() {
+        let at = |at_ns, idle: &[u64]| HostReading {
+            at_ns,
+            threads: 2,
+            idle_ns: Some(idle.to_vec()),
+            ..HostReading::default()
+        };
+        let span = at(1_000, &[900, 50]).since(&at(0, &[0, 60]));
+        assert_eq!((span.idle_ns, span.busy_ns()), (Some(900), Some(1_100)));
+        let span = at(1_000, &[5_000, 5_000]).since(&at(0, &[0, 0]));
+        assert_eq!(span.busy_ns(), Some(0));
+        assert_eq!(
+            HostSpan {
+                window_ns: 5,
+                threads: 1,
+                ..HostSpan::default()
+            }
+            .busy_ns(),
+            None
+        );
+    }
+}

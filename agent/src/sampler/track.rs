@@ -1,0 +1,201 @@
+//! One VM's threads between two windows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::window::{self, Delta};
+use crate::discover::{Role, ThreadKey, Vm, VmThread};
+use crate::source::{HostSource, Mixed, MixedThread, Reading, ThreadSource as _};
+
+/// A VM with its registered threads.
+pub struct Tracked<P: HostSource> {
+    /// As the last scan saw it.
+    pub vm: Vm,
+    threads: BTreeMap<ThreadKey, Thread<P::Handle>>,
+    closed: VmDelta,
+}
+
+struct Thread<H> {
+    handle: MixedThread<H>,
+    source: &'static str,
+    role: Role,
+    base: Reading,
+    last: Reading,
+}
+
+/// What the threads of a VM did in one window.
+#[derive(Default)]
+pub struct VmDelta {
+    /// Each vCPU, by number.
+    pub vcpus: BTreeMap<u32, VcpuDelta>,
+    /// Iothreads and vhost workers: run and ready, ns.
+    pub io: (u64, u64),
+    /// The other threads: run and ready, ns.
+    pub emulator: (u64, u64),
+    /// Events out of order over all threads.
+    pub clock_skews: Option<u64>,
+}
+
+/// One vCPU in one window.
+pub struct VcpuDelta {
+    /// Thread id.
+    pub tid: u32,
+    /// What measured it.
+    pub source: &'static str,
+    /// What it did.
+    pub delta: Delta,
+}
+
+impl<P: HostSource> Tracked<P> {
+    pub fn new(vm: Vm) -> Self {
+        Self {
+            vm,
+            threads: BTreeMap::new(),
+            closed: VmDelta::default(),
+        }
+    }
+
+    /// Takes over what a scan saw: registers new threads, releases those that
+    /// ended, reads all.
+    pub fn update(&mut self, vm: Vm, source: &mut Mixed<P>) {
+        // Those that ended first: a new thread may already have their number.
+        let seen: BTreeSet<ThreadKey> = vm.threads.iter().map(|t| t.key).collect();
+        let (mut before, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.threads)
+                .into_iter()
+                .partition(|(key, _)| seen.contains(key));
+        for (key, thread) in gone {
+            self.close(key, thread, source);
+        }
+        for seen in &vm.threads {
+            let thread = match before.remove(&seen.key) {
+                Some(mut thread) => {
+                    self.read(&mut thread, seen, source);
+                    Some(thread)
+                }
+                None => Thread::register(seen, source),
+            };
+            self.threads.extend(thread.map(|thread| (seen.key, thread)));
+        }
+        self.vm = vm;
+    }
+
+    /// Releases all threads; what they did until the last reading stays for
+    /// the final window.
+    pub fn end(&mut self, source: &mut Mixed<P>) {
+        for (key, thread) in std::mem::take(&mut self.threads) {
+            self.close(key, thread, source);
+        }
+    }
+
+    /// What happened since the last window.
+    pub fn close_window(&mut self) -> VmDelta {
+        let mut out = std::mem::take(&mut self.closed);
+        for (key, thread) in &mut self.threads {
+            out.add(key.tid, thread);
+        }
+        out
+    }
+
+    /// vCPU threads now.
+    pub fn vcpus(&self) -> usize {
+        self.threads
+            .values()
+            .filter(|t| matches!(t.role, Role::Vcpu(_)))
+            .count()
+    }
+
+    /// Threads measured by `schedstat`.
+    pub fn without_slot(&self) -> usize {
+        self.threads
+            .values()
+            .filter(|t| matches!(t.handle, MixedThread::Schedstat(_)))
+            .count()
+    }
+
+    /// Moves threads to slots that became free. Only right after a window,
+    /// so that no window mixes two sources.
+    pub fn claim_free_slots(&mut self, source: &mut Mixed<P>) {
+        for seen in &self.vm.threads {
+            if !source.has_free_slot() {
+                return;
+            }
+            let waits = |t: &Thread<P::Handle>| matches!(t.handle, MixedThread::Schedstat(_));
+            if self.threads.get(&seen.key).is_some_and(waits)
+                && let Some(thread) = Thread::register(seen, source)
+                && let Some(old) = self.threads.insert(seen.key, thread)
+            {
+                source.release(old.handle);
+            }
+        }
+    }
+
+    fn read(&mut self, thread: &mut Thread<P::Handle>, seen: &VmThread, source: &Mixed<P>) {
+        if thread.role != seen.role {
+            // A thread gets its name only after its start: what it did until
+            // then stays with the role it seemed to have.
+            self.closed.add(seen.key.tid, thread);
+            thread.role = seen.role;
+        }
+        if let Some(reading) = source.read(&thread.handle) {
+            thread.last = reading;
+        }
+    }
+
+    fn close(&mut self, key: ThreadKey, mut thread: Thread<P::Handle>, source: &mut Mixed<P>) {
+        self.closed.add(key.tid, &mut thread);
+        source.release(thread.handle);
+    }
+}
+
+impl<H> Thread<H> {
+    fn register<P: HostSource<Handle = H>>(seen: &VmThread, source: &mut Mixed<P>) -> Option<Self> {
+        // An error here means that the thread ended in the meantime: the next
+        // scan will not see it.
+        let handle = source.register(seen.pid, seen.key.tid).ok()?;
+        let Some(base) = source.read(&handle) else {
+            source.release(handle);
+            return None;
+        };
+        Some(Self {
+            source: source.source_of(&handle),
+            handle,
+            role: seen.role,
+            last: base.clone(),
+            base,
+        })
+    }
+}
+
+impl VmDelta {
+    fn add<H>(&mut self, tid: u32, thread: &mut Thread<H>) {
+        let delta = window::advance(&mut thread.base, &thread.last);
+        self.clock_skews = super::rows::add(self.clock_skews, delta.clock_skews);
+        let sum = match thread.role {
+            Role::Vcpu(n) => {
+                return self.add_vcpu(
+                    n,
+                    VcpuDelta {
+                        tid,
+                        source: thread.source,
+                        delta,
+                    },
+                );
+            }
+            Role::IoThread | Role::Vhost => &mut self.io,
+            Role::Emulator => &mut self.emulator,
+        };
+        sum.0 += delta.run_ns;
+        sum.1 += delta.ready_ns;
+    }
+
+    /// A vCPU that was unplugged and plugged in again within one window had
+    /// two threads: one row, of the longer part.
+    fn add_vcpu(&mut self, n: u32, vcpu: VcpuDelta) {
+        match self.vcpus.get(&n) {
+            Some(other) if other.delta.window_ns >= vcpu.delta.window_ns => {}
+            _ => {
+                self.vcpus.insert(n, vcpu);
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Subtraction of cumulative readings. Pure.
+
+use headroom_core::hist::{BUCKETS, Hist, midpoint};
+
+use crate::source::{Detail, Reading};
+
+/// What one thread did between two readings; run + ready + wait = window.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Delta {
+    /// Length, ns.
+    pub window_ns: u64,
+    /// On a CPU, ns.
+    pub run_ns: u64,
+    /// Run-queue latency, ns.
+    pub ready_ns: u64,
+    /// Neither running nor ready, ns.
+    pub wait_ns: u64,
+    /// Events out of order; `None` where the source has no events.
+    pub clock_skews: Option<u64>,
+    /// What only the probes tell.
+    pub detail: Option<DeltaDetail>,
+}
+
+/// The part of a [`Delta`] that only the probes tell.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeltaDetail {
+    /// Part of `ready_ns` after wake-ups.
+    pub ready_wake_ns: u64,
+    /// Part of `ready_ns` after preemptions.
+    pub ready_preempt_ns: u64,
+    /// Longest wait open at the end or ended in the window, ns.
+    pub ready_max_ns: u64,
+    /// Times switched in.
+    pub switches: u64,
+    /// CPU migrations.
+    pub cpu_migrations: u64,
+    /// Node migrations; `None` on a host with one node.
+    pub node_migrations: Option<u64>,
+    /// Waits that ended.
+    pub hist: Hist,
+}
+
+/// What happened since `base`, which moves on to `end`.
+///
+/// A source may credit time late: `schedstat` adds a wait when it has ended
+/// and running time at the clock tick, so a short window could get more than
+/// it is long. The excess stays in `base` for the next window: no window
+/// claims more than its length and the sum over windows loses nothing.
+pub fn advance(base: &mut Reading, end: &Reading) -> Delta {
+    let window_ns = end.at_ns.saturating_sub(base.at_ns);
+    let run_ns = end.run_ns.saturating_sub(base.run_ns).min(window_ns);
+    let ready_room = window_ns - run_ns;
+    let (detail, ready_ns) = match (base.detail.as_deref(), end.detail.as_deref()) {
+        (Some(b), Some(e)) => {
+            let d = detail(b, e, ready_room);
+            let ready_ns = d.ready_wake_ns + d.ready_preempt_ns;
+            (Some(d), ready_ns)
+        }
+        _ => (
+            None,
+            end.ready_ns.saturating_sub(base.ready_ns).min(ready_room),
+        ),
+    };
+    let clock_skews = end
+        .clock_skews
+        .zip(base.clock_skews)
+        .map(|(e, b)| e.saturating_sub(b));
+    *base = next_base(base, end, run_ns, ready_ns, detail.as_ref());
+    Delta {
+        window_ns,
+        run_ns,
+        ready_ns,
+        wait_ns: ready_room - ready_ns,
+        clock_skews,
+        detail,
+    }
+}
+
+fn next_base(
+    base: &Reading,
+    end: &Reading,
+    run_ns: u64,
+    ready_ns: u64,
+    delta: Option<&DeltaDetail>,
+) -> Reading {
+    let mut next = Reading {
+        at_ns: end.at_ns.max(base.at_ns),
+        run_ns: base.run_ns + run_ns,
+        ready_ns: base.ready_ns + ready_ns,
+        ..end.clone()
+    };
+    if let (Some(n), Some(b), Some(d)) = (next.detail.as_mut(), base.detail.as_ref(), delta) {
+        n.ready_wake_ns = b.ready_wake_ns + d.ready_wake_ns;
+        n.ready_preempt_ns = b.ready_preempt_ns + d.ready_preempt_ns;
+    }
+    next
+}
+
+fn detail(base: &Detail, end: &Detail, ready_room: u64) -> DeltaDetail {
+    let ready_wake_ns = end
+        .ready_wake_ns
+        .saturating_sub(base.ready_wake_ns)
+        .min(ready_room);
+    let preempt = end.ready_preempt_ns.saturating_sub(base.ready_preempt_ns);
+    let hist = end.hist.since(&base.hist);
+    DeltaDetail {
+        ready_wake_ns,
+        ready_preempt_ns: preempt.min(ready_room - ready_wake_ns),
+        ready_max_ns: longest(base, end, &hist),
+        switches: end.switches.saturating_sub(base.switches),
+        cpu_migrations: end.cpu_migrations.saturating_sub(base.cpu_migrations),
+        node_migrations: end
+            .node_migrations
+            .zip(base.node_migrations)
+            .map(|(e, b)| e.saturating_sub(b)),
+        hist,
+    }
+}
+
+/// The probes keep one maximum since registration. Where it grew, the new one
+/// is the window's, exactly; else the highest bucket tells, within 12.5 %.
+fn longest(base: &Detail, end: &Detail, hist: &Hist) -> u64 {
+    let ended = if end.ready_max_ns > base.ready_max_ns {
+        end.ready_max_ns
+    } else {
+        let highest = (0..BUCKETS).rev().find(|b| hist.counts()[*b] > 0);
+        highest.map_or(0, |b| midpoint(b).min(end.ready_max_ns))
+    };
+    ended.max(end.ready_open_ns)
+}
+
+#[cfg(test)]
+mod tests;

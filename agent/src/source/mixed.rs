@@ -1,0 +1,120 @@
+//! The probes as far as they go, `schedstat` for the rest.
+
+use headroom_abi::sched::CpuStats;
+
+use super::{Reading, RegisterError, Schedstat, SchedstatThread, ThreadSource};
+
+/// What the probes tell beside single threads.
+pub trait HostSource: ThreadSource {
+    /// Totals of each CPU over all tasks, cumulative.
+    fn cpus(&self) -> Vec<CpuStats>;
+    /// Slots in use.
+    fn slots_used(&self) -> usize;
+    /// Slots there are.
+    fn slots_capacity(&self) -> usize;
+}
+
+/// Probes with a fallback for each thread.
+pub struct Mixed<P> {
+    probes: Option<P>,
+    fallback: Schedstat,
+    failures: u64,
+}
+
+/// A thread registered at one of the two.
+pub enum MixedThread<H> {
+    /// Has a slot.
+    Probes(H),
+    /// Measured by `schedstat`.
+    Schedstat(SchedstatThread),
+}
+
+impl<P: HostSource> Mixed<P> {
+    /// With the probes, or without.
+    pub fn new(probes: Option<P>) -> Self {
+        Self {
+            probes,
+            fallback: Schedstat,
+            failures: 0,
+        }
+    }
+
+    /// The probes, where they are attached.
+    pub const fn probes(&self) -> Option<&P> {
+        self.probes.as_ref()
+    }
+
+    /// Whether a thread without a slot could get one.
+    pub fn has_free_slot(&self) -> bool {
+        self.probes
+            .as_ref()
+            .is_some_and(|p| p.slots_used() < p.slots_capacity())
+    }
+
+    /// What measures this thread, as in the rows' `source` column.
+    pub fn source_of(&self, thread: &MixedThread<P::Handle>) -> &'static str {
+        match thread {
+            MixedThread::Probes(_) => self.name(),
+            MixedThread::Schedstat(_) => self.fallback.name(),
+        }
+    }
+
+    fn register_fallback(
+        &mut self,
+        pid: u32,
+        tid: u32,
+    ) -> Result<MixedThread<P::Handle>, RegisterError> {
+        self.fallback.register(pid, tid).map(MixedThread::Schedstat)
+    }
+}
+
+impl<P: HostSource> ThreadSource for Mixed<P> {
+    type Handle = MixedThread<P::Handle>;
+
+    fn name(&self) -> &'static str {
+        self.probes
+            .as_ref()
+            .map_or_else(|| self.fallback.name(), ThreadSource::name)
+    }
+
+    fn register(&mut self, pid: u32, tid: u32) -> Result<Self::Handle, RegisterError> {
+        let Some(probes) = &mut self.probes else {
+            return self.register_fallback(pid, tid);
+        };
+        match probes.register(pid, tid) {
+            Ok(handle) => return Ok(MixedThread::Probes(handle)),
+            Err(RegisterError::Gone) => return Err(RegisterError::Gone),
+            // Seen on every host that is full: the host row counts them.
+            Err(RegisterError::Full) => {}
+            Err(RegisterError::Source(error)) => {
+                // Powers of two: logged at once, then summarised.
+                self.failures += 1;
+                if self.failures.is_power_of_two() {
+                    let error: &dyn std::error::Error = error.as_ref();
+                    tracing::warn!(
+                        tid,
+                        failures = self.failures,
+                        error,
+                        "thread not registered, measured by schedstat"
+                    );
+                }
+            }
+        }
+        self.register_fallback(pid, tid)
+    }
+
+    fn release(&mut self, handle: Self::Handle) {
+        match (handle, &mut self.probes) {
+            (MixedThread::Probes(handle), Some(probes)) => probes.release(handle),
+            (MixedThread::Schedstat(handle), _) => self.fallback.release(handle),
+            (MixedThread::Probes(_), None) => {}
+        }
+    }
+
+    fn read(&self, handle: &Self::Handle) -> Option<Reading> {
+        match handle {
+            MixedThread::Probes(handle) => self.probes.as_ref()?.read(handle),
+            MixedThread::Schedstat(handle) => self.fallback.read(handle),
+        }
+    }
+}
