@@ -4,7 +4,7 @@
 pub mod convert;
 
 /// Generated from `headroom/v1/headroom.proto`.
-#[expect(clippy::all, clippy::pedantic, reason = "generated code")]
+#[expect(clippy::pedantic, unused_qualifications, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("headroom.v1");
 }
