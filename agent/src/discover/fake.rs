@@ -26,7 +26,8 @@ impl FakeProc {
         fs::write(path, text).unwrap();
     }
 
-    pub fn task(&self, dir: &str, id: u32, comm: &str, start: u64, flags: u64) {
+    pub fn task(&self, dir: &str, comm: &str, start: u64, flags: u64) {
+        let id = dir.rsplit('/').next().unwrap();
         self.write(&format!("{dir}/comm"), &format!("{comm}\n"));
         self.write(
             &format!("{dir}/stat"),
@@ -35,7 +36,7 @@ impl FakeProc {
     }
 
     pub fn process(&self, pid: u32, comm: &str, start: u64, cmdline: &str) {
-        self.task(&pid.to_string(), pid, comm, start, 0x0040_0000);
+        self.task(&pid.to_string(), comm, start, 0x0040_0000);
         self.write(
             &format!("{pid}/cmdline"),
             &cmdline
@@ -47,7 +48,7 @@ impl FakeProc {
     }
 
     pub fn thread(&self, pid: u32, tid: u32, comm: &str, start: u64) {
-        self.task(&format!("{pid}/task/{tid}"), tid, comm, start, 0x0040_0000);
+        self.task(&format!("{pid}/task/{tid}"), comm, start, 0x0040_0000);
     }
 
     pub fn remove(&self, path: &str) {

@@ -208,9 +208,9 @@ fn a_vm_with_all_its_threads() {
     fake.thread(50, 53, "IO io1", 101);
     fake.thread(50, 54, "IO mon_iothread", 101);
     fake.thread(50, 55, "kvm-nx-lpage-re", 101);
-    fake.task("60", 60, "vhost-50", 102, 0x0020_8040);
+    fake.task("60", "vhost-50", 102, 0x0020_8040);
     fake.write("60/cmdline", "");
-    fake.task("61", 61, "vhost-999", 102, 0x0020_8040);
+    fake.task("61", "vhost-999", 102, 0x0020_8040);
     let mut discovery = Discovery::new(fake.path().into());
     let vms = discovery.scan();
     assert_eq!(vms.len(), 1);

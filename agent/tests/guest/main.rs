@@ -1,0 +1,201 @@
+//! Real guests on this machine: found, measured, gone.
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "helpers of tests")]
+
+mod guest;
+mod process;
+#[path = "../ship/server.rs"]
+mod server;
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use guest::{Guest, missing, skip};
+use headroom_agent::probe::AttachPolicy;
+use headroom_agent::sampler::{Sampler, SamplerOptions, Window};
+use headroom_core::rows::VcpuRow;
+use rustix::process::Signal;
+
+/// A sampler with probes, or `None` with the reason printed.
+fn probing() -> Option<Sampler> {
+    let sampler = Sampler::new(SamplerOptions::new("here".into()));
+    if let Some(reason) = sampler.degraded() {
+        println!("skip: {}", skip("bpf", reason.to_owned())?);
+        return None;
+    }
+    Some(sampler)
+}
+
+fn by_schedstat() -> Sampler {
+    Sampler::new(SamplerOptions {
+        attach: AttachPolicy::Off,
+        ..SamplerOptions::new("here".into())
+    })
+}
+
+/// The rows of the time in which `body` runs.
+fn measure(sampler: &mut Sampler, body: impl FnOnce()) -> Window {
+    sampler.tick();
+    sampler.window(0);
+    body();
+    sampler.tick();
+    sampler.window(1)
+}
+
+fn vcpu<'a>(window: &'a Window, name: &str, n: i64) -> &'a VcpuRow {
+    window
+        .vcpus
+        .iter()
+        .find(|v| v.vm_name == name && v.vcpu == n)
+        .unwrap_or_else(|| panic!("no vCPU {n} of {name}"))
+}
+
+fn share(part: i64, row: &VcpuRow) -> f64 {
+    part as f64 / row.window_ns as f64
+}
+
+fn assert_exact(window: &Window) {
+    for v in &window.vcpus {
+        assert_eq!(v.run_ns + v.ready_ns + v.wait_ns, v.window_ns, "{v:?}");
+        assert!(v.run_ns >= 0 && v.ready_ns >= 0 && v.wait_ns >= 0, "{v:?}");
+    }
+}
+
+/// The life of one guest, which every source has to tell alike.
+fn life_of_a_guest(mut sampler: Sampler, name: &str) {
+    sampler.tick();
+    let source = sampler.source();
+    let guest = Guest::start(name, 2);
+    // Its threads are there: one tick, which comes once a second, finds them.
+    sampler.tick();
+    let started = sampler.window(0);
+    assert!(
+        started
+            .events
+            .iter()
+            .any(|e| e.kind == "vm_started" && e.detail.starts_with(name)),
+        "{started:?}"
+    );
+    let window = measure(&mut sampler, || sleep(Duration::from_secs(2)));
+    assert_exact(&window);
+    let (spin, idle) = (vcpu(&window, name, 0), vcpu(&window, name, 1));
+    println!(
+        "{source}: run {:.4} ready {:.4}",
+        share(spin.run_ns, spin),
+        share(spin.ready_ns, spin)
+    );
+    // It never sleeps, whatever else this machine does.
+    assert!(share(spin.run_ns + spin.ready_ns, spin) > 0.98, "{spin:?}");
+    assert!(share(idle.run_ns + idle.ready_ns, idle) < 0.02, "{idle:?}");
+    assert_eq!(
+        (spin.source.as_str(), spin.tid),
+        (source, i64::from(guest.tids("CPU 0/")[0]))
+    );
+    let vm = window
+        .vms
+        .iter()
+        .find(|v| v.vm_name == name)
+        .expect("row of the VM");
+    assert_eq!(
+        (vm.vcpus, vm.memory_bytes, vm.pid),
+        (2, Some(16 << 20), i64::from(guest.pid()))
+    );
+    assert!(vm.vm_id.starts_with(&format!("{name}@")), "{}", vm.vm_id);
+    pauses(&mut sampler, &guest, name);
+    drop(guest);
+    sampler.tick();
+    let ended = sampler.window(2);
+    assert!(
+        ended
+            .events
+            .iter()
+            .any(|e| e.kind == "vm_stopped" && e.detail.starts_with(name))
+    );
+    assert!(sampler.window(3).vms.iter().all(|v| v.vm_name != name));
+}
+
+fn pauses(sampler: &mut Sampler, guest: &Guest, name: &str) {
+    let paused = |window: &Window| {
+        assert_exact(window);
+        let v = vcpu(window, name, 0);
+        assert!(share(v.run_ns + v.ready_ns, v) < 0.02, "paused: {v:?}");
+    };
+    guest.signal(Signal::STOP);
+    paused(&measure(sampler, || sleep(Duration::from_secs(1))));
+    guest.signal(Signal::CONT);
+    guest.qmp("stop");
+    paused(&measure(sampler, || sleep(Duration::from_secs(1))));
+    guest.qmp("cont");
+    let window = measure(sampler, || sleep(Duration::from_secs(1)));
+    let v = vcpu(&window, name, 0);
+    assert!(share(v.run_ns + v.ready_ns, v) > 0.95, "goes on: {v:?}");
+}
+
+#[test]
+fn a_guest_by_probes() {
+    if let Some(reason) = missing() {
+        println!("skip: {reason}");
+        return;
+    }
+    if let Some(sampler) = probing() {
+        life_of_a_guest(sampler, "probed");
+    }
+}
+
+#[test]
+fn a_guest_by_schedstat() {
+    if let Some(reason) = missing() {
+        println!("skip: {reason}");
+        return;
+    }
+    life_of_a_guest(by_schedstat(), "fallback");
+}
+
+/// Three spinning guests on however many CPUs: what the probes say is what
+/// the kernel accounts.
+#[test]
+fn ready_agrees_with_the_kernels_account() {
+    if let Some(reason) = missing() {
+        println!("skip: {reason}");
+        return;
+    }
+    let Some(mut sampler) = probing() else { return };
+    let cpus = std::thread::available_parallelism().expect("CPUs").get();
+    let guests: Vec<Guest> = (0..=cpus)
+        .map(|n| Guest::start(&format!("crowd-{n}"), 1))
+        .collect();
+    let tids: Vec<u32> = guests.iter().map(|g| g.tids("CPU 0/")[0]).collect();
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    let account = || {
+        guests
+            .iter()
+            .zip(&tids)
+            .map(|(g, tid)| g.schedstat(*tid))
+            .collect::<Vec<_>>()
+    };
+    let window = measure(&mut sampler, || {
+        before = account();
+        sleep(Duration::from_secs(4));
+        after = account();
+    });
+    assert_exact(&window);
+    let mut sum = (0, 0);
+    for (n, (b, a)) in before.iter().zip(&after).enumerate() {
+        let v = vcpu(&window, &format!("crowd-{n}"), 0);
+        sum = (
+            sum.0 + v.ready_ns,
+            sum.1 + i64::try_from(a.1 - b.1).expect("ns"),
+        );
+    }
+    println!(
+        "ready {} ms, run_delay {} ms",
+        sum.0 / 1_000_000,
+        sum.1 / 1_000_000
+    );
+    // The kernel adds a wait when it ends: one slice a guest at each edge.
+    let edges = 30_000_000 * i64::try_from(guests.len()).expect("few");
+    assert!((sum.0 - sum.1).abs() <= sum.1 / 50 + edges, "{sum:?}");
+    assert!(
+        sum.1 > 500_000_000,
+        "more guests than CPUs must wait: {sum:?}"
+    );
+}
