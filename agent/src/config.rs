@@ -15,7 +15,7 @@ pub const DEFAULT_COLLECTOR: &str = "127.0.0.1:7071";
 pub const DEFAULT_INTERVAL: &str = "10s";
 /// Default of [`Raw::data_dir`].
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/headroom";
-/// Default of [`Raw::slots`]: 4096 threads take 8 MiB of kernel memory.
+/// Default of [`Raw::slots`]: 4096 threads take 7 MB of maps.
 pub const DEFAULT_SLOTS: u16 = 4096;
 /// Default of [`Raw::attach`].
 pub const DEFAULT_ATTACH: &str = "auto";

@@ -8,6 +8,7 @@
 
 mod btf;
 mod caps;
+mod cost;
 mod error;
 mod load;
 mod map;
@@ -23,6 +24,7 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData};
 use headroom_abi::sched::{CpuStats, PIDS_PER_ELEMENT, PidSlots, SlotStats, state};
 
+pub use cost::{CostMeter, ProgramCost};
 pub use error::{HeaderError, ProbeError};
 pub use object::{Header, check as check_object, embedded};
 pub use reading::{Reading, ThreadState};
@@ -82,7 +84,7 @@ pub struct Probes {
     numa_nodes: usize,
     map_bytes: u64,
     // Holds the links; last, so that it is dropped when nothing reads any more.
-    _programs: Ebpf,
+    programs: Ebpf,
 }
 
 impl Probes {

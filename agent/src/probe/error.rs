@@ -115,6 +115,18 @@ pub enum ProbeError {
         /// Why.
         source: std::io::Error,
     },
+    /// The kernel does not measure its programs for us.
+    #[error("BPF run time statistics can't be switched on; they need CAP_SYS_ADMIN")]
+    Stats {
+        /// Why.
+        source: aya::sys::SyscallError,
+    },
+    /// The kernel does not tell about a program.
+    #[error("an attached BPF program can't be looked at")]
+    ProgramInfo {
+        /// Why.
+        source: ProgramError,
+    },
     /// All slots are taken.
     #[error("all {capacity} probe slots are taken; raise the number of slots")]
     SlotsFull {

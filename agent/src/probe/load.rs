@@ -170,7 +170,7 @@ fn load(
         table: Table::new(options.slots),
         numa_nodes: kernel.topology.nodes,
         map_bytes: sizes.bytes(),
-        _programs: ebpf,
+        programs: ebpf,
     })
 }
 

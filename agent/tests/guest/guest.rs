@@ -70,7 +70,9 @@ impl Guest {
         wait("vCPU threads", || guest.tids("CPU ").len() == vcpus);
         // The threads wait until the machine is set up.
         let spins = guest.tids("CPU 0/")[0];
-        wait("the guest to spin", || guest.schedstat(spins).0 > 20_000_000);
+        wait("the guest to spin", || {
+            guest.schedstat(spins).0 > 20_000_000
+        });
         guest
     }
 

@@ -4,6 +4,7 @@
 mod guest;
 mod process;
 #[path = "../ship/server.rs"]
+#[expect(dead_code, reason = "the shipping tests order faults, these do not")]
 mod server;
 
 use std::thread::sleep;

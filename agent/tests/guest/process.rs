@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use headroom_core::batch::{Batch, ColumnData};
 use headroom_proto::convert::from_wire;
+use prost::Message as _;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::guest::{Guest, missing};
@@ -135,6 +136,7 @@ async fn works_without_capabilities() {
         .flatten()
         .collect();
     assert!(sources.iter().all(|s| *s == source), "{sources:?}");
+    wire_size(&store);
     drop(guests);
     let stopped = || {
         texts(&batches(&store), "events", "kind")
@@ -157,7 +159,36 @@ async fn works_without_capabilities() {
             .all(|(i, (_, seq))| *seq == i as u64 + 1),
         "{order:?}"
     );
+    windows_end_at_whole_seconds(&batches(&store));
     server.kill().await;
+}
+
+/// For the comment at `agent.buffer`.
+fn wire_size(store: &Shared) {
+    let store = store.lock().expect("store");
+    let last = store.batches.values().next_back().expect("a batch");
+    println!("{} B on the wire for a window of 4 VMs", last.encoded_len());
+}
+
+/// All but the last, which ends with the process.
+fn windows_end_at_whole_seconds(batches: &[Batch]) {
+    let hosts = batches
+        .iter()
+        .flat_map(|b| &b.chunks)
+        .filter(|c| c.table.name == "hosts");
+    let ends: Vec<i64> = hosts
+        .filter_map(|c| match &c.columns[0] {
+            ColumnData::Int(values) => Some(values.iter().flatten().copied().collect::<Vec<_>>()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let whole = &ends[..ends.len() - 1];
+    assert!(whole.iter().all(|ts| ts % 1_000_000 == 0), "{ends:?}");
+    assert!(
+        whole.iter().zip(&whole[1..]).all(|(a, b)| a < b),
+        "{ends:?}"
+    );
 }
 
 #[test]
