@@ -1,10 +1,12 @@
 //! Finds the virtual machines of this host and the threads they run on.
 //!
-//! Everything here reads `/proc` only, needs no capability once the process
-//! runs as root, and never fails as a whole: a process that vanishes between
+//! Everything here reads `/proc`, and debugfs for vCPU threads without names;
+//! it needs no capability once the process runs as root, and never fails as a
+//! whole: a process that vanishes between
 //! two reads is simply not there.
 
 pub mod cmdline;
+mod kvm;
 mod proc;
 mod scan;
 pub mod threads;

@@ -3,9 +3,11 @@
 //! **Invariant:** the attached probes and every capability meet only in
 //! [`prepare`]; all that runs afterwards runs without.
 
+pub mod bench;
 pub mod clock;
 pub mod config;
 pub mod discover;
+mod memory;
 pub mod privilege;
 pub mod probe;
 mod run;

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::Config;
 use crate::sampler::{Sampler, SamplerOptions, Window};
 use crate::ship::{self, Identity, Queue};
-use crate::{clock, privilege};
+use crate::{clock, memory, privilege};
 
 /// How often to look for VMs and threads and to read them.
 const TICK: Duration = Duration::from_secs(1);
@@ -62,6 +62,7 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
             ),
         }
     }
+    memory::trim();
     Ok(Prepared {
         config,
         sampler,

@@ -30,6 +30,8 @@ pub struct SamplerOptions {
     pub attach: AttachPolicy,
     /// Where `/proc` is.
     pub proc: PathBuf,
+    /// Where KVM's directory in debugfs is, if there is one.
+    pub kvm_debug: PathBuf,
 }
 
 impl SamplerOptions {
@@ -42,6 +44,7 @@ impl SamplerOptions {
             slots,
             attach: AttachPolicy::Auto,
             proc: "/proc".into(),
+            kvm_debug: "/sys/kernel/debug/kvm".into(),
         }
     }
 }
@@ -120,7 +123,7 @@ impl<P: HostSource> Sampler<P> {
         let mut sampler = Self {
             host_base: host_reader.read(source.probes()),
             host: options.host,
-            discovery: Discovery::new(options.proc),
+            discovery: Discovery::new(options.proc, options.kvm_debug),
             source,
             degraded,
             live: BTreeMap::new(),
@@ -181,7 +184,7 @@ impl<P: HostSource> Sampler<P> {
             self.live.insert(tracked.vm.key.clone(), tracked);
         }
         for name in self.discovery.take_nameless() {
-            let detail = "its vCPU threads have no names: start QEMU with -name …,debug-threads=on";
+            let detail = "its vCPU threads have no names: mount debugfs at /sys/kernel/debug, or start QEMU with -name …,debug-threads=on";
             tracing::warn!(vm = name, "vm not measured: its vcpu threads have no names");
             self.event("vm_unreadable", format!("vm/{name}"), detail.to_owned());
         }

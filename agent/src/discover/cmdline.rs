@@ -9,6 +9,8 @@ pub enum Vmm {
     Firecracker,
     /// cloud-hypervisor.
     CloudHypervisor,
+    /// Another program that uses KVM.
+    Other,
 }
 
 /// What is known of a VM without asking it.
@@ -24,9 +26,23 @@ pub struct VmInfo {
     pub vcpus: Option<u32>,
     /// Machine type, such as `pc-q35-8.2`.
     pub machine: Option<String>,
-    /// `libvirt`, `proxmox`, `openstack`, `kubevirt`, `qemu`, `firecracker`
-    /// or `cloud-hypervisor`.
+    /// `libvirt`, `proxmox`, `openstack`, `kubevirt`, `qemu`, `firecracker`,
+    /// `cloud-hypervisor` or `kvm`.
     pub platform: &'static str,
+}
+
+impl VmInfo {
+    /// All that is known of a VM whose program is not.
+    pub(super) fn stranger(program: &str, pid: u32) -> Self {
+        Self {
+            name: format!("{program}-{pid}"),
+            uuid: None,
+            memory_bytes: None,
+            vcpus: None,
+            machine: None,
+            platform: "kvm",
+        }
+    }
 }
 
 /// Which VMM a program is, from the path or name of its executable.
@@ -65,6 +81,7 @@ pub fn parse(vmm: Vmm, args: &[String], pid: u32) -> VmInfo {
         Vmm::Qemu => qemu(args, pid),
         Vmm::Firecracker => other(args, pid, "firecracker", "--id"),
         Vmm::CloudHypervisor => other(args, pid, "cloud-hypervisor", "--platform"),
+        Vmm::Other => VmInfo::stranger(args.first().map_or("kvm", String::as_str), pid),
     }
 }
 

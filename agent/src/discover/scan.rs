@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::cmdline::{self, Vmm};
+use super::kvm::{self, KvmDebug};
 use super::proc::{Entry, Proc};
 use super::threads::{self, Role};
 use super::{ThreadKey, Vm, VmInfo, VmKey, VmThread, assign_ids};
@@ -19,6 +20,7 @@ const NAMELESS_SCANS: u8 = 5;
 /// Finds VMs and remembers what it need not read again.
 pub struct Discovery {
     proc: Proc,
+    kvm: KvmDebug,
     boot: Arc<str>,
     known: HashMap<u32, Known>,
     nameless: Vec<String>,
@@ -49,6 +51,8 @@ struct Process {
     key: VmKey,
     info: Arc<VmInfo>,
     threads: HashMap<u32, Thread>,
+    /// Whether its vCPU threads have no names of their own.
+    asks_kvm: bool,
     nameless_scans: u8,
 }
 
@@ -61,13 +65,15 @@ struct Thread {
 }
 
 impl Discovery {
-    /// A discovery over that `/proc`.
+    /// A discovery over that `/proc` and KVM's directory in debugfs, which
+    /// need not exist.
     #[must_use]
-    pub fn new(proc: PathBuf) -> Self {
+    pub fn new(proc: PathBuf, kvm: PathBuf) -> Self {
         let proc = Proc::new(proc);
         let boot = proc.boot_id().unwrap_or_default().into();
         Self {
             proc,
+            kvm: KvmDebug::new(kvm),
             boot,
             known: HashMap::new(),
             nameless: Vec::new(),
@@ -81,6 +87,8 @@ impl Discovery {
             self.visit(&entry);
         }
         self.known.retain(|_, k| k.seen);
+        let kvm = self.kvm.vms();
+        self.adopt_strangers(kvm.keys());
         let mut vhosts: HashMap<u32, Vec<VmThread>> = HashMap::new();
         for known in self.known.values() {
             if let What::KernelThread {
@@ -95,6 +103,7 @@ impl Discovery {
         for known in self.known.values_mut() {
             if let What::Vmm(process) = &mut known.what {
                 process.read_threads(&self.proc);
+                process.ask_kvm(&kvm);
                 self.nameless.extend(process.nameless());
                 vms.extend(process.vm(&vhosts));
             }
@@ -107,6 +116,29 @@ impl Discovery {
     /// told apart; each is given once.
     pub fn take_nameless(&mut self) -> Vec<String> {
         std::mem::take(&mut self.nameless)
+    }
+
+    /// Processes that have a VM and are no VMM by their program.
+    fn adopt_strangers<'a>(&mut self, pids: impl Iterator<Item = &'a u32>) {
+        for pid in pids {
+            let Some(known) = self.known.get_mut(pid) else {
+                continue;
+            };
+            let What::Other { comm } = &known.what else {
+                continue;
+            };
+            let Some(stat) = self.proc.stat(*pid) else {
+                continue;
+            };
+            let info = VmInfo::stranger(comm, *pid);
+            known.what = What::Vmm(Box::new(Process::new(
+                Vmm::Other,
+                &self.boot,
+                *pid,
+                stat.start_ticks,
+                info,
+            )));
+        }
     }
 
     fn visit(&mut self, entry: &Entry) {
@@ -165,21 +197,9 @@ impl Discovery {
         let Some(vmm) = vmm else {
             return Some(What::Other { comm });
         };
-        let info = Arc::new(cmdline::parse(vmm, &args, pid));
-        let uuid = info.uuid.clone();
-        let key = VmKey {
-            boot: self.boot.clone(),
-            pid,
-            start_ticks: stat.start_ticks,
-            uuid,
-        };
-        Some(What::Vmm(Box::new(Process {
-            vmm,
-            key,
-            info,
-            threads: HashMap::new(),
-            nameless_scans: 0,
-        })))
+        let info = cmdline::parse(vmm, &args, pid);
+        let process = Process::new(vmm, &self.boot, pid, stat.start_ticks, info);
+        Some(What::Vmm(Box::new(process)))
     }
 }
 
@@ -209,6 +229,40 @@ fn may_exec_vmm(comm: &str) -> bool {
 }
 
 impl Process {
+    fn new(vmm: Vmm, boot: &Arc<str>, pid: u32, start_ticks: u64, info: VmInfo) -> Self {
+        let key = VmKey {
+            boot: boot.clone(),
+            pid,
+            start_ticks,
+            uuid: info.uuid.clone(),
+        };
+        Self {
+            vmm,
+            key,
+            info: Arc::new(info),
+            threads: HashMap::new(),
+            asks_kvm: false,
+            nameless_scans: 0,
+        }
+    }
+
+    /// Tells vCPU threads without names by KVM's own word. Once that was
+    /// needed it is asked each time, for vCPUs that are plugged in later.
+    fn ask_kvm(&mut self, kvm: &HashMap<u32, Vec<PathBuf>>) {
+        if !self.asks_kvm && self.has_vcpu() {
+            return;
+        }
+        let Some(dirs) = kvm.get(&self.key.pid) else {
+            return;
+        };
+        for (tid, number) in kvm::vcpus(dirs) {
+            if let Some(thread) = self.threads.get_mut(&tid) {
+                (thread.role, thread.settling) = (Role::Vcpu(number), 0);
+                self.asks_kvm = true;
+            }
+        }
+    }
+
     fn read_threads(&mut self, proc: &Proc) {
         let pid = self.key.pid;
         self.threads.values_mut().for_each(|t| t.seen = false);

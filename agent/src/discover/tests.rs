@@ -211,7 +211,7 @@ fn a_vm_with_all_its_threads() {
     fake.task("60", "vhost-50", 102, 0x0020_8040);
     fake.write("60/cmdline", "");
     fake.task("61", "vhost-999", 102, 0x0020_8040);
-    let mut discovery = Discovery::new(fake.path().into());
+    let mut discovery = Discovery::new(fake.path().into(), fake.path().join("kvm"));
     let vms = discovery.scan();
     assert_eq!(vms.len(), 1);
     assert_eq!(
@@ -244,7 +244,7 @@ fn a_vm_with_all_its_threads() {
 fn fork_then_exec_is_noticed() {
     let fake = FakeProc::new();
     fake.process(50, "libvirtd", 100, "/usr/sbin/libvirtd");
-    let mut discovery = Discovery::new(fake.path().into());
+    let mut discovery = Discovery::new(fake.path().into(), fake.path().join("kvm"));
     assert!(discovery.scan().is_empty());
     // Same pid, same start, same directory: only the program is another.
     fake.process(
@@ -266,7 +266,7 @@ fn a_wrapper_script_of_the_same_name_is_noticed() {
         100,
         "/bin/sh /usr/local/bin/qemu-system-x86_64 -name guest=a",
     );
-    let mut discovery = Discovery::new(fake.path().into());
+    let mut discovery = Discovery::new(fake.path().into(), fake.path().join("kvm"));
     assert!(discovery.scan().is_empty());
     fake.process(
         50,
@@ -291,7 +291,7 @@ fn a_reused_pid_is_another_vm() {
         fake.thread(50, 51, "CPU 0/KVM", ticks);
     };
     start(100, "a");
-    let mut discovery = Discovery::new(fake.path().into());
+    let mut discovery = Discovery::new(fake.path().into(), fake.path().join("kvm"));
     let first = discovery.scan();
     fake.remove("50");
     // Something else takes the old inode, so that the new process gets another.
@@ -316,7 +316,7 @@ fn a_changed_inode_alone_is_no_other_vm() {
         "qemu-system-x86_64 -name guest=a",
     );
     fake.thread(50, 51, "CPU 0/KVM", 101);
-    let mut discovery = Discovery::new(fake.path().into());
+    let mut discovery = Discovery::new(fake.path().into(), fake.path().join("kvm"));
     let first = discovery.scan();
     // The kernel reclaimed its directory entries: new inodes, same process.
     fs::rename(fake.path().join("50"), fake.path().join("old")).unwrap();
@@ -344,7 +344,7 @@ fn two_processes_of_one_uuid_do_not_mix() {
         );
         fake.thread(pid, pid + 1, "CPU 0/KVM", start);
     }
-    let mut discovery = Discovery::new(fake.path().into());
+    let mut discovery = Discovery::new(fake.path().into(), fake.path().join("kvm"));
     let vms = discovery.scan();
     assert_eq!((vms[0].key.pid, vms[0].id.as_str()), (50, UUID));
     assert_eq!(
@@ -379,7 +379,7 @@ fn processes_without_vcpus_are_no_vms() {
     for tid in 53..56 {
         fake.thread(52, tid, "qemu-system-x86", 100);
     }
-    let mut discovery = Discovery::new(fake.path().into());
+    let mut discovery = Discovery::new(fake.path().into(), fake.path().join("kvm"));
     let named: Vec<String> = (0..20)
         .flat_map(|_| {
             assert!(discovery.scan().is_empty());
@@ -400,9 +400,46 @@ fn a_thread_is_named_after_its_start() {
         "qemu-system-x86_64 -name guest=a",
     );
     fake.thread(50, 51, "CPU 0/KVM", 101);
-    let mut discovery = Discovery::new(fake.path().into());
+    let mut discovery = Discovery::new(fake.path().into(), fake.path().join("kvm"));
     fake.thread(50, 52, "qemu-system-x86", 102);
     assert_eq!(roles(&discovery.scan()[0])[0], (51, Role::Vcpu(0)));
     fake.thread(50, 52, "CPU 1/KVM", 102);
     assert_eq!(roles(&discovery.scan()[0])[1], (52, Role::Vcpu(1)));
+}
+
+#[test]
+fn kvm_tells_threads_without_names() {
+    let fake = FakeProc::new();
+    fake.process(
+        50,
+        "qemu-system-x86",
+        100,
+        "qemu-system-x86_64 -name guest=old",
+    );
+    for tid in 51..54 {
+        fake.thread(50, tid, "qemu-system-x86", 100);
+    }
+    fake.process(70, "myvmm", 200, "/opt/myvmm --run");
+    fake.write("kvm/50-11/vcpu0/pid", "52\n");
+    fake.write("kvm/50-11/vcpu1/pid", "0\n");
+    fake.write("kvm/70-4/vcpu0/pid", "70\n");
+    fake.write("kvm/exits", "0\n");
+    let mut discovery = Discovery::new(fake.path().into(), fake.path().join("kvm"));
+    let vms = discovery.scan();
+    assert_eq!(roles(&vms[0])[0], (52, Role::Vcpu(0)));
+    assert_eq!(
+        (vms[1].info.name.as_str(), vms[1].info.platform),
+        ("myvmm-70", "kvm")
+    );
+    assert_eq!(roles(&vms[1]), [(70, Role::Vcpu(0))]);
+    // The second vCPU enters its guest for the first time.
+    fake.write("kvm/50-11/vcpu1/pid", "53\n");
+    let vms = discovery.scan();
+    assert_eq!(roles(&vms[0])[1], (53, Role::Vcpu(1)));
+    let later = discovery.scan();
+    assert_eq!(
+        (roles(&later[0]), roles(&later[1])),
+        (roles(&vms[0]), roles(&vms[1]))
+    );
+    assert!(discovery.take_nameless().is_empty());
 }

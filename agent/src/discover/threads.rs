@@ -24,13 +24,14 @@ pub fn role(vmm: Vmm, comm: &str) -> Role {
         Vmm::Qemu => qemu_vcpu(comm),
         Vmm::Firecracker => number(comm, "fc_vcpu "),
         Vmm::CloudHypervisor => number(comm, "vcpu"),
+        Vmm::Other => None,
     };
     if let Some(n) = vcpu {
         return Role::Vcpu(n);
     }
     let io = match vmm {
         Vmm::Qemu => comm.starts_with("IO ") && comm != "IO mon_iothread",
-        Vmm::Firecracker => false,
+        Vmm::Firecracker | Vmm::Other => false,
         Vmm::CloudHypervisor => comm.starts_with("_disk") || comm.starts_with("_net"),
     };
     match (io, vhost_owner(comm)) {

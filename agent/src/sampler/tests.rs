@@ -100,6 +100,7 @@ impl HostSource for Script {
 fn sampler(proc: &FakeProc, script: &Script) -> Sampler<Script> {
     let options = SamplerOptions {
         proc: proc.path().into(),
+        kvm_debug: proc.path().join("kvm"),
         ..SamplerOptions::new("h1".into())
     };
     Sampler::with_source(options, Some(script.clone()), None)
@@ -320,6 +321,7 @@ fn without_probes_it_says_why() {
     let proc = FakeProc::new();
     let options = SamplerOptions {
         proc: proc.path().into(),
+        kvm_debug: proc.path().join("kvm"),
         ..SamplerOptions::new("h1".into())
     };
     let mut sampler = Sampler::<Script>::with_source(options, None, Some("no BTF".into()));

@@ -45,6 +45,18 @@ impl Guest {
     /// Starts a guest whose vCPU 0 spins and whose other vCPUs are never
     /// woken; returns once their threads are there.
     pub fn start(name: &str, vcpus: usize) -> Self {
+        let guest = Self::launch(name, vcpus, "on");
+        wait("vCPU threads", || guest.tids("CPU ").len() == vcpus);
+        // The threads wait until the machine is set up.
+        let spins = guest.tids("CPU 0/")[0];
+        wait("the guest to spin", || {
+            guest.schedstat(spins).0 > 20_000_000
+        });
+        guest
+    }
+
+    /// Starts such a guest, with or without (`off`) names for its threads.
+    pub fn launch(name: &str, vcpus: usize, debug_threads: &str) -> Self {
         let dir = tempfile::tempdir().expect("tempdir");
         // A 64 KiB BIOS ends at 4 GiB; the reset vector is 16 bytes below:
         // jmp $, in real mode.
@@ -55,7 +67,7 @@ impl Guest {
         // QEMU in its own process, as launchers do.
         let script = format!(
             "ulimit -t 300; exec qemu-system-x86_64 -accel kvm -machine pc -m 16 -smp {vcpus} -nodefaults -display none \
-             -no-reboot -name guest={name},debug-threads=on -bios spin.rom -qmp unix:qmp,server=on,wait=off"
+             -no-reboot -name guest={name},debug-threads={debug_threads} -bios spin.rom -qmp unix:qmp,server=on,wait=off"
         );
         let mut command = Command::new("sh");
         command
@@ -63,17 +75,10 @@ impl Guest {
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stderr(Stdio::null());
-        let guest = Self {
+        Self {
             child: command.spawn().expect("sh"),
             dir,
-        };
-        wait("vCPU threads", || guest.tids("CPU ").len() == vcpus);
-        // The threads wait until the machine is set up.
-        let spins = guest.tids("CPU 0/")[0];
-        wait("the guest to spin", || {
-            guest.schedstat(spins).0 > 20_000_000
-        });
-        guest
+        }
     }
 
     /// Process id.

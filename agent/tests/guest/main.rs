@@ -7,6 +7,7 @@ mod process;
 #[expect(dead_code, reason = "the shipping tests order faults, these do not")]
 mod server;
 
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -199,4 +200,49 @@ fn ready_agrees_with_the_kernels_account() {
         sum.1 > 500_000_000,
         "more guests than CPUs must wait: {sum:?}"
     );
+}
+
+/// Where this machine has debugfs, if anywhere.
+fn debugfs() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+    let fields = mounts.lines().map(|l| l.split(' ').collect::<Vec<_>>());
+    let mount = fields
+        .filter(|f| f[2] == "debugfs")
+        .map(|f| PathBuf::from(f[1]).join("kvm"))
+        .next();
+    mount.filter(|kvm| kvm.exists())
+}
+
+#[test]
+fn vcpu_threads_without_names() {
+    if let Some(reason) = missing() {
+        println!("skip: {reason}");
+        return;
+    }
+    let Some(kvm_debug) = debugfs() else {
+        println!("skip: debugfs is not mounted");
+        return;
+    };
+    let options = SamplerOptions {
+        kvm_debug,
+        attach: AttachPolicy::Off,
+        ..SamplerOptions::new("here".into())
+    };
+    let mut sampler = Sampler::new(options);
+    let guest = Guest::launch("nameless", 1, "off");
+    let sampler = std::cell::RefCell::new(&mut sampler);
+    let found = || {
+        let mut sampler = sampler.borrow_mut();
+        sampler.tick();
+        sampler
+            .window(0)
+            .vcpus
+            .iter()
+            .any(|v| v.vm_name == "nameless")
+    };
+    guest::wait("the guest to be found", found);
+    let window = measure(&mut sampler.borrow_mut(), || sleep(Duration::from_secs(1)));
+    let v = vcpu(&window, "nameless", 0);
+    assert!(share(v.run_ns + v.ready_ns, v) > 0.9, "{v:?}");
+    assert!(guest.tids("CPU ").is_empty());
 }
