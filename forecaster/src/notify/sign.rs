@@ -12,6 +12,8 @@ use super::NotifyError;
 use crate::durable;
 
 const PREFIX: &str = "whsec_";
+/// Marks a signature by HMAC-SHA256.
+const VERSION: &str = "v1,";
 
 /// A symmetric secret. It has no Display, and its Debug shows nothing.
 #[derive(Clone)]
@@ -65,12 +67,27 @@ impl Secret {
     /// Value of header `webhook-signature` for a body; `timestamp` in Unix seconds.
     #[must_use]
     pub fn sign(&self, id: &str, timestamp: i64, body: &str) -> String {
-        let mac = Hmac::<Sha256>::new_from_slice(&self.0);
-        let Ok(mut mac) = mac else {
+        let mac = self.mac(id, timestamp, body.as_bytes());
+        format!("{VERSION}{}", STANDARD.encode(mac.finalize().into_bytes()))
+    }
+
+    /// Whether one of the signatures in a `webhook-signature` header is ours,
+    /// compared in constant time.
+    #[must_use]
+    pub fn verifies(&self, id: &str, timestamp: i64, body: &[u8], header: &str) -> bool {
+        header
+            .split(' ')
+            .filter_map(|one| STANDARD.decode(one.strip_prefix(VERSION)?).ok())
+            .any(|sum| self.mac(id, timestamp, body).verify_slice(&sum).is_ok())
+    }
+
+    fn mac(&self, id: &str, timestamp: i64, body: &[u8]) -> Hmac<Sha256> {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
             unreachable!("HMAC takes keys of any length")
         };
-        mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
-        format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+        mac.update(format!("{id}.{timestamp}.").as_bytes());
+        mac.update(body);
+        mac
     }
 }
 
@@ -90,6 +107,26 @@ mod tests {
             r#"{"kind":"test"}"#,
         );
         assert_eq!(signature, "v1,SoPgpLQ/tTM3FYHxPFqGOMfkAMNd1yqF7U2e/njx5Xo=");
+    }
+
+    #[test]
+    fn only_the_signed_bytes_verify() {
+        let secret = Secret::parse(TEXT).unwrap();
+        let good = secret.sign("rec_1", 1_787_391_600, "body");
+        let rotated = format!("v1,AAAA {good}");
+        assert!(secret.verifies("rec_1", 1_787_391_600, b"body", &good));
+        assert!(secret.verifies("rec_1", 1_787_391_600, b"body", &rotated));
+        for (id, at, body) in [
+            ("rec_2", 1_787_391_600, "body"),
+            ("rec_1", 1, "body"),
+            ("rec_1", 1_787_391_600, "Body"),
+        ] {
+            assert!(
+                !secret.verifies(id, at, body.as_bytes(), &good),
+                "{id} {at} {body}"
+            );
+        }
+        assert!(!secret.verifies("rec_1", 1_787_391_600, b"body", ""));
     }
 
     #[test]
