@@ -1,0 +1,218 @@
+//! Section `[collector]` of the configuration file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use headroom_core::units::{UnitError, parse_duration, parse_size};
+use serde::{Deserialize, Serialize};
+
+/// Address served when none is configured.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7071";
+/// Directory of the data when none is configured.
+pub const DEFAULT_DATA_DIR: &str = "headroom-data";
+/// Age at which rows in memory go to Parquet.
+pub const DEFAULT_FLUSH: &str = "10m";
+/// Bytes of rows in memory that go to Parquet before their time.
+pub const DEFAULT_FLUSH_SIZE: &str = "64 MiB";
+/// Bytes after which a new segment of the write-ahead log begins.
+pub const DEFAULT_SEGMENT_SIZE: &str = "128 MiB";
+/// Longest wait of a batch for others to share its `fdatasync`.
+pub const DEFAULT_GROUP_COMMIT: &str = "200ms";
+/// Bytes of batches that are synced at once without waiting longer.
+pub const DEFAULT_GROUP_BYTES: &str = "1 MiB";
+/// Bytes of rows in memory at which batches are refused.
+pub const DEFAULT_HOT_LIMIT: &str = "512 MiB";
+/// Memory of all running queries together.
+pub const DEFAULT_QUERY_MEMORY: &str = "512 MiB";
+/// Longest run time of one query.
+pub const DEFAULT_QUERY_TIMEOUT: &str = "30s";
+
+/// The section as it stands in the file, in human units.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Raw {
+    /// Address and port of the gRPC service; port 0 takes any free one.
+    pub listen: String,
+    /// Directory that holds the log and the tables.
+    pub data_dir: PathBuf,
+    /// Whether `listen` may be another than a loopback address (there is no
+    /// TLS yet: everyone who reaches the port may write and read).
+    pub allow_remote: bool,
+    /// Age at which rows in memory go to Parquet.
+    pub flush: String,
+    /// Bytes of rows in memory that go to Parquet before their time.
+    pub flush_size: String,
+    /// Bytes after which a new segment of the write-ahead log begins.
+    pub segment_size: String,
+    /// Longest wait of a batch for others to share its `fdatasync`.
+    pub group_commit: String,
+    /// Bytes of batches that are synced at once without waiting longer.
+    pub group_bytes: String,
+    /// Bytes of rows in memory at which batches are refused.
+    pub hot_limit: String,
+    /// Memory of all running queries together.
+    pub query_memory: String,
+    /// Longest run time of one query.
+    pub query_timeout: String,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            listen: DEFAULT_LISTEN.into(),
+            data_dir: DEFAULT_DATA_DIR.into(),
+            allow_remote: false,
+            flush: DEFAULT_FLUSH.into(),
+            flush_size: DEFAULT_FLUSH_SIZE.into(),
+            segment_size: DEFAULT_SEGMENT_SIZE.into(),
+            group_commit: DEFAULT_GROUP_COMMIT.into(),
+            group_bytes: DEFAULT_GROUP_BYTES.into(),
+            hot_limit: DEFAULT_HOT_LIMIT.into(),
+            query_memory: DEFAULT_QUERY_MEMORY.into(),
+            query_timeout: DEFAULT_QUERY_TIMEOUT.into(),
+        }
+    }
+}
+
+/// The section after validation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Address and port of the gRPC service.
+    pub listen: SocketAddr,
+    /// Directory that holds the log and the tables.
+    pub data_dir: PathBuf,
+    /// Age at which rows in memory go to Parquet.
+    pub flush: Duration,
+    /// Bytes of rows in memory that go to Parquet before their time.
+    pub flush_size: u64,
+    /// Bytes after which a new segment of the write-ahead log begins.
+    pub segment_size: u64,
+    /// Longest wait of a batch for others to share its `fdatasync`.
+    pub group_commit: Duration,
+    /// Bytes of batches that are synced at once without waiting longer.
+    pub group_bytes: u64,
+    /// Bytes of rows in memory at which batches are refused.
+    pub hot_limit: u64,
+    /// Memory of all running queries together, bytes.
+    pub query_memory: u64,
+    /// Longest run time of one query.
+    pub query_timeout: Duration,
+}
+
+/// A key of the section that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// No duration or size.
+    #[error("collector.{key}: {problem}")]
+    Unit {
+        /// Name of the key.
+        key: &'static str,
+        /// What is wrong and how to write it.
+        problem: UnitError,
+    },
+    /// Not an address.
+    #[error("collector.listen: {0:?} is no address; write it like \"127.0.0.1:7071\"")]
+    Listen(String),
+    /// An address that others reach.
+    #[error(
+        "collector.listen: {0} is no loopback address and the port has no TLS; use 127.0.0.1, or set allow_remote = true on a network you trust"
+    )]
+    Remote(SocketAddr),
+    /// A value out of its range.
+    #[error("collector.{key}: {problem}")]
+    Range {
+        /// Name of the key.
+        key: &'static str,
+        /// What is wrong and what to do.
+        problem: &'static str,
+    },
+}
+
+impl Raw {
+    /// Checks every key and reads the units.
+    ///
+    /// # Errors
+    /// Names the first key that can't be used, and the remedy.
+    pub fn validate(self) -> Result<Config, ConfigError> {
+        let listen: SocketAddr = self
+            .listen
+            .parse()
+            .map_err(|_| ConfigError::Listen(self.listen.clone()))?;
+        if !listen.ip().is_loopback() && !self.allow_remote {
+            return Err(ConfigError::Remote(listen));
+        }
+        if self.data_dir.as_os_str().is_empty() {
+            return Err(ConfigError::Range {
+                key: "data_dir",
+                problem: "is empty; name a directory",
+            });
+        }
+        Ok(Config {
+            listen,
+            data_dir: self.data_dir,
+            flush: positive("flush", &self.flush)?,
+            flush_size: at_least("flush_size", &self.flush_size, 64 << 10)?,
+            segment_size: at_least("segment_size", &self.segment_size, 64 << 10)?,
+            group_commit: duration("group_commit", &self.group_commit)?,
+            group_bytes: at_least("group_bytes", &self.group_bytes, 1)?,
+            hot_limit: at_least("hot_limit", &self.hot_limit, 64 << 10)?,
+            query_memory: at_least("query_memory", &self.query_memory, 16 << 20)?,
+            query_timeout: positive("query_timeout", &self.query_timeout)?,
+        })
+    }
+}
+
+fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {
+    parse_duration(text).map_err(|problem| ConfigError::Unit { key, problem })
+}
+
+fn positive(key: &'static str, text: &str) -> Result<Duration, ConfigError> {
+    match duration(key, text)? {
+        Duration::ZERO => Err(ConfigError::Range {
+            key,
+            problem: "is 0; write a duration like \"10s\"",
+        }),
+        d => Ok(d),
+    }
+}
+
+fn at_least(key: &'static str, text: &str, least: u64) -> Result<u64, ConfigError> {
+    let bytes = parse_size(text).map_err(|problem| ConfigError::Unit { key, problem })?;
+    if bytes < least {
+        let problem = if least >= 16 << 20 {
+            "is too small; give at least \"16 MiB\""
+        } else {
+            "is too small; give at least \"64 KiB\""
+        };
+        return Err(ConfigError::Range { key, problem });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_loopback() {
+        let config = Raw::default().validate().unwrap();
+        assert!(config.listen.ip().is_loopback());
+        assert_eq!(config.flush, Duration::from_secs(600));
+        assert_eq!(config.segment_size, 128 << 20);
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let bad = |change: fn(&mut Raw)| {
+            let mut raw = Raw::default();
+            change(&mut raw);
+            raw.validate().unwrap_err().to_string()
+        };
+        assert!(bad(|r| r.listen = "0.0.0.0:7071".into()).starts_with("collector.listen: "));
+        assert!(bad(|r| r.listen = "here".into()).starts_with("collector.listen: "));
+        assert!(bad(|r| r.flush = "soon".into()).starts_with("collector.flush: "));
+        assert!(bad(|r| r.query_timeout = "0s".into()).starts_with("collector.query_timeout: "));
+        assert!(bad(|r| r.hot_limit = "1 B".into()).starts_with("collector.hot_limit: "));
+    }
+}

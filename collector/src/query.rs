@@ -1,0 +1,56 @@
+//! SQL over the rows in memory and in Parquet together.
+//!
+//! Queries run on threads of their own: planning has no await points, and a
+//! query that plans for seconds must not hold up an ack.
+
+mod engine;
+mod error;
+mod hist;
+mod provider;
+mod session;
+mod verify;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use engine::{Answer, Limits, QueryEngine};
+pub use error::QueryError;
+
+use crate::store::{Snapshot, Store};
+
+/// Where the engine reads.
+#[async_trait]
+pub trait Rows: Send + Sync {
+    /// The rows of this moment.
+    fn snapshot(&self) -> Arc<Snapshot>;
+    /// Directory of a table's files, absolute.
+    fn table_dir(&self, table: usize) -> PathBuf;
+    /// Takes note of a file that can't be read; tells whether it was live.
+    async fn set_aside(&self, table: usize, path: &str) -> bool;
+}
+
+#[async_trait]
+impl Rows for Store {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Self::snapshot(self)
+    }
+
+    fn table_dir(&self, table: usize) -> PathBuf {
+        Self::table_dir(self, table)
+    }
+
+    async fn set_aside(&self, table: usize, path: &str) -> bool {
+        match Self::set_aside(self, table, path).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(error = %crate::error::chain(&error), path, "bad file is out of queries but still in the table");
+                true
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! What a query can see: tables, views, functions, and settings.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::Result;
+use datafusion::datasource::MemTable;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use headroom_core::metric::TABLES;
+
+use super::Rows;
+use super::hist::{hist_count, hist_merge, hist_quantile};
+use super::provider::HotAndStored;
+use crate::store::Snapshot;
+
+/// The latest state of each recommendation. States of one instant are told
+/// apart by their order in its life.
+const RECOMMENDATIONS: &str = "CREATE VIEW recommendations AS \
+    SELECT id, made_at, kind, subject, confidence, state, payload FROM ( \
+      SELECT *, row_number() OVER (PARTITION BY id ORDER BY ts DESC, \
+        CASE state WHEN 'proposed' THEN 1 ELSE 0 END) AS nth \
+      FROM recommendation_log) WHERE nth = 1";
+
+/// Functions that make rows or bytes out of nothing: one call can take more
+/// memory than the pool knows of (`repeat` alone aborted the process).
+const DENIED: &[&str] = &[
+    "repeat",
+    "lpad",
+    "rpad",
+    "array_repeat",
+    "list_repeat",
+    "generate_series",
+    "range",
+    "array_resize",
+    "list_resize",
+];
+
+/// Settings of every query.
+pub fn config() -> Result<SessionConfig> {
+    let mut config = SessionConfig::new()
+        .with_information_schema(true)
+        .with_default_catalog_and_schema("headroom", "public")
+        .with_create_default_catalog_and_schema(true);
+    let options = config.options_mut();
+    // Wrong results in DataFusion 55: 28 of 40 runs of an aggregate at two
+    // partitions. This key also clears those of top-k, joins and aggregates.
+    options.set(
+        "datafusion.optimizer.enable_dynamic_filter_pushdown",
+        "false",
+    )?;
+    options.set("datafusion.execution.parquet.pushdown_filters", "false")?;
+    options.set("datafusion.execution.time_zone", "UTC")?;
+    Ok(config)
+}
+
+/// A context that sees the rows of this moment, the same in all tables.
+///
+/// # Errors
+/// A bug in what is registered here.
+pub async fn context(
+    config: SessionConfig,
+    runtime: Arc<RuntimeEnv>,
+    rows: &Arc<dyn Rows>,
+) -> Result<SessionContext> {
+    let context = SessionContext::new_with_config_rt(config, runtime);
+    for name in DENIED {
+        context.deregister_udf(name);
+        context.deregister_udtf(name);
+    }
+    context.register_udf(hist_quantile());
+    context.register_udf(hist_count());
+    context.register_udaf(hist_merge());
+    let snapshot: Arc<Snapshot> = rows.snapshot();
+    for (i, table) in TABLES.iter().enumerate() {
+        context.register_table(
+            table.name,
+            Arc::new(HotAndStored::new(
+                i,
+                Arc::clone(&snapshot),
+                Arc::clone(rows),
+            )),
+        )?;
+    }
+    context.register_table("column_comments", Arc::new(comments()?))?;
+    context.sql(RECOMMENDATIONS).await?;
+    Ok(context)
+}
+
+/// Table `column_comments`: unit and description of every column.
+fn comments() -> Result<MemTable> {
+    let all = || {
+        TABLES
+            .iter()
+            .flat_map(|t| t.columns.iter().map(move |c| (t.name, c)))
+    };
+    let field = |name| Field::new(name, DataType::Utf8, false);
+    let schema = Arc::new(Schema::new(vec![
+        field("table_name"),
+        field("column_name"),
+        field("unit"),
+        field("comment"),
+    ]));
+    let columns: [Vec<&str>; 4] = [
+        all().map(|(t, _)| t).collect(),
+        all().map(|(_, c)| c.name).collect(),
+        all().map(|(_, c)| c.unit.symbol()).collect(),
+        all().map(|(_, c)| c.description).collect(),
+    ];
+    let arrays = columns
+        .into_iter()
+        .map(|c| Arc::new(StringArray::from(c)) as _)
+        .collect();
+    let rows = RecordBatch::try_new(Arc::clone(&schema), arrays)?;
+    MemTable::try_new(schema, vec![vec![rows]])
+}

@@ -1,0 +1,327 @@
+//! A table's log: which files make up the table, and up to which position of
+//! the write-ahead log they reach.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake_core::kernel::{Action, Add, DataType, MetadataValue, StructField, Transaction};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::{DeltaTable, DeltaTableBuilder};
+use futures::TryStreamExt as _;
+use headroom_core::metric::{Column, Kind, Table};
+use tokio::sync::Mutex;
+
+use super::parquet::NewFile;
+use super::stats::Bounds;
+use super::{DataFile, tidy};
+use crate::Error;
+use crate::wal::Lsn;
+
+/// Name under which commits note the position they reach.
+const APP_ID: &str = "headroom-collector";
+
+/// The log of one table.
+#[async_trait]
+pub trait TableLog: Send + Sync {
+    /// Live files.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    async fn files(&self) -> Result<Vec<Arc<DataFile>>, Error>;
+
+    /// Position of the write-ahead log up to which the table holds all rows.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    async fn position(&self) -> Result<Lsn, Error>;
+
+    /// Adds files and the position they reach, in one commit.
+    ///
+    /// # Errors
+    /// The commit may or may not be there: call [`TableLog::reload`] and look
+    /// at the position.
+    async fn append(&self, files: &[NewFile], position: Lsn) -> Result<(), Error>;
+
+    /// Makes the last commit durable.
+    ///
+    /// # Errors
+    /// The write-ahead log must not be trimmed.
+    async fn sync(&self) -> Result<(), Error>;
+
+    /// Takes a file out of the table.
+    ///
+    /// # Errors
+    /// The log can't be written.
+    async fn remove(&self, path: &str) -> Result<(), Error>;
+
+    /// Reads the log again.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    async fn reload(&self) -> Result<(), Error>;
+}
+
+/// A Delta table on the local disk.
+pub struct DeltaLog {
+    table: &'static Table,
+    dir: PathBuf,
+    state: Mutex<DeltaTable>,
+}
+
+impl DeltaLog {
+    /// Opens the table, or creates it with the declared columns.
+    ///
+    /// # Errors
+    /// It can't be read or created, or has other columns.
+    pub async fn open(table: &'static Table, dir: &Path) -> Result<Self, Error> {
+        std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        let mut delta = at(table, dir)?;
+        if delta
+            .verify_deltatable_existence()
+            .await
+            .map_err(Error::table("look for", table.name))?
+        {
+            delta
+                .load()
+                .await
+                .map_err(Error::table("open", table.name))?;
+        } else {
+            delta = create(table, &delta).await?;
+            tidy::sync_commit(&dir.join("_delta_log").join(format!("{:020}.json", 0)))?;
+        }
+        check_columns(table, &delta)?;
+        Ok(Self {
+            table,
+            dir: dir.to_path_buf(),
+            state: Mutex::new(delta),
+        })
+    }
+
+    /// Opens a table that exists, without changing anything; `None` if there
+    /// is none.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub async fn open_existing(table: &'static Table, dir: &Path) -> Result<Option<Self>, Error> {
+        if !dir.join("_delta_log").is_dir() {
+            return Ok(None);
+        }
+        let mut delta = at(table, dir)?;
+        if !delta
+            .verify_deltatable_existence()
+            .await
+            .map_err(Error::table("look for", table.name))?
+        {
+            return Ok(None);
+        }
+        delta
+            .load()
+            .await
+            .map_err(Error::table("open", table.name))?;
+        Ok(Some(Self {
+            table,
+            dir: dir.to_path_buf(),
+            state: Mutex::new(delta),
+        }))
+    }
+
+    async fn commit(
+        &self,
+        actions: Vec<Action>,
+        properties: CommitProperties,
+        operation: DeltaOperation,
+    ) -> Result<(), Error> {
+        let mut delta = self.state.lock().await;
+        let failed = || Error::table("commit to", self.table.name);
+        let done = CommitBuilder::from(properties)
+            .with_actions(actions)
+            .build(
+                Some(delta.snapshot().map_err(failed())?),
+                delta.log_store(),
+                operation,
+            )
+            .await;
+        done.map_err(failed())?;
+        delta
+            .update_state()
+            .await
+            .map_err(Error::table("read back", self.table.name))
+    }
+}
+
+#[async_trait]
+impl TableLog for DeltaLog {
+    async fn files(&self) -> Result<Vec<Arc<DataFile>>, Error> {
+        let delta = self.state.lock().await;
+        let failed = || Error::table("list the files of", self.table.name);
+        let snapshot = delta.snapshot().map_err(failed())?.snapshot();
+        let store = delta.log_store();
+        let views: Vec<_> = snapshot
+            .file_views(store.as_ref(), None)
+            .try_collect()
+            .await
+            .map_err(failed())?;
+        let file = |v: &deltalake_core::kernel::LogicalFileView| {
+            Arc::new(DataFile {
+                path: v.path().into_owned(),
+                size: u64::try_from(v.size()).unwrap_or(0),
+                bounds: Arc::new(Bounds::from_json(self.table, v.stats().as_deref())),
+            })
+        };
+        let mut files: Vec<_> = views.iter().map(file).collect();
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
+    }
+
+    async fn position(&self) -> Result<Lsn, Error> {
+        let delta = self.state.lock().await;
+        let failed = || Error::table("read the position of", self.table.name);
+        let snapshot = delta.snapshot().map_err(failed())?.snapshot();
+        let version = snapshot
+            .transaction_version(delta.log_store().as_ref(), APP_ID)
+            .await
+            .map_err(failed())?;
+        Ok(version.and_then(|v| u64::try_from(v).ok()).unwrap_or(0))
+    }
+
+    async fn append(&self, files: &[NewFile], position: Lsn) -> Result<(), Error> {
+        let version = i64::try_from(position).unwrap_or(i64::MAX);
+        let properties = CommitProperties::default()
+            .with_application_transaction(Transaction::new(APP_ID, version));
+        let operation = DeltaOperation::Write {
+            mode: SaveMode::Append,
+            partition_by: Some(vec!["date".into()]),
+            predicate: None,
+        };
+        let actions = files
+            .iter()
+            .map(|f| Action::Add(add(self.table, f)))
+            .collect();
+        self.commit(actions, properties, operation).await
+    }
+
+    async fn sync(&self) -> Result<(), Error> {
+        let version = self.state.lock().await.version().unwrap_or(0);
+        let log = self.dir.join("_delta_log");
+        // Every 100th commit writes a checkpoint beside it.
+        for name in [
+            format!("{version:020}.checkpoint.parquet"),
+            "_last_checkpoint".into(),
+        ] {
+            let path = log.join(name);
+            if path.exists() {
+                tidy::sync_commit(&path)?;
+            }
+        }
+        tidy::sync_commit(&log.join(format!("{version:020}.json")))
+    }
+
+    async fn remove(&self, path: &str) -> Result<(), Error> {
+        let failed = || Error::table("take a file out of", self.table.name);
+        let action = {
+            let delta = self.state.lock().await;
+            let snapshot = delta.snapshot().map_err(failed())?.snapshot();
+            let store = delta.log_store();
+            let views: Vec<_> = snapshot
+                .file_views(store.as_ref(), None)
+                .try_collect()
+                .await
+                .map_err(failed())?;
+            views
+                .iter()
+                .find(|v| v.path() == path)
+                .map(|v| v.remove_action(true))
+        };
+        let Some(action) = action else { return Ok(()) };
+        let operation = DeltaOperation::Delete { predicate: None };
+        self.commit(
+            vec![Action::Remove(action)],
+            CommitProperties::default(),
+            operation,
+        )
+        .await?;
+        self.sync().await
+    }
+
+    async fn reload(&self) -> Result<(), Error> {
+        let mut delta = self.state.lock().await;
+        delta
+            .update_state()
+            .await
+            .map_err(Error::table("read again", self.table.name))
+    }
+}
+
+fn at(table: &'static Table, dir: &Path) -> Result<DeltaTable, Error> {
+    let dir = std::fs::canonicalize(dir).map_err(Error::io("find", dir))?;
+    let url = url::Url::from_directory_path(&dir).map_err(|()| {
+        Error::table("name the directory of", table.name)("its path is not absolute")
+    })?;
+    DeltaTableBuilder::from_url(url)
+        .and_then(DeltaTableBuilder::build)
+        .map_err(Error::table("open", table.name))
+}
+
+async fn create(table: &'static Table, at: &DeltaTable) -> Result<DeltaTable, Error> {
+    let date = StructField::nullable("date", DataType::DATE).with_metadata([(
+        "comment",
+        MetadataValue::String("day of the first column, UTC".into()),
+    )]);
+    at.create()
+        .with_table_name(table.name)
+        .with_comment(table.description)
+        .with_columns(table.columns.iter().map(field).chain([date]))
+        .with_partition_columns(["date"])
+        .await
+        .map_err(Error::table("create", table.name))
+}
+
+fn field(column: &Column) -> StructField {
+    let kind = match column.kind {
+        Kind::Time => DataType::TIMESTAMP,
+        Kind::Int => DataType::LONG,
+        Kind::Float => DataType::DOUBLE,
+        Kind::Text => DataType::STRING,
+        Kind::Hist => DataType::BINARY,
+    };
+    StructField::new(column.name, kind, column.nullable).with_metadata([
+        ("comment", MetadataValue::String(column.description.into())),
+        ("unit", MetadataValue::String(column.unit.symbol().into())),
+    ])
+}
+
+fn check_columns(table: &'static Table, delta: &DeltaTable) -> Result<(), Error> {
+    let schema = delta
+        .snapshot()
+        .map_err(Error::table("open", table.name))?
+        .schema();
+    match table
+        .columns
+        .iter()
+        .find(|c| schema.field(c.name).is_none())
+    {
+        Some(column) => Err(Error::Schema {
+            table: table.name,
+            column: column.name,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn add(table: &Table, file: &NewFile) -> Add {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Add {
+        path: file.path.clone(),
+        partition_values: HashMap::from([("date".to_string(), Some(file.date.clone()))]),
+        size: i64::try_from(file.size).unwrap_or(i64::MAX),
+        modification_time: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+        data_change: true,
+        stats: Some(file.bounds.to_json(table)),
+        ..Add::default()
+    }
+}

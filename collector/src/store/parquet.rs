@@ -1,0 +1,199 @@
+//! Writing Parquet: sorted, one file a day of the rows, synced before anyone
+//! hears of it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::cast::AsArray as _;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::datatypes::TimestampMicrosecondType;
+use headroom_core::metric::{Kind, Table};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::metadata::SortingColumn;
+use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
+
+use super::hot::HotBatch;
+use super::stats::Bounds;
+use crate::Error;
+use crate::schema;
+
+/// Rows of one row group.
+const ROW_GROUP: usize = 131_072;
+/// Microseconds of a day.
+const DAY_US: i64 = 86_400_000_000;
+
+/// A file written and synced, not yet part of a table.
+#[derive(Debug)]
+pub struct NewFile {
+    /// Path relative to the table's directory.
+    pub path: String,
+    /// Day of its rows, `YYYY-MM-DD`.
+    pub date: String,
+    /// Size, bytes.
+    pub size: u64,
+    /// Bounds of its columns.
+    pub bounds: Bounds,
+    temporary: PathBuf,
+}
+
+/// Rows of one day, sorted.
+pub struct Day {
+    date: String,
+    rows: RecordBatch,
+}
+
+/// The rows of a table, sorted and cut into days.
+///
+/// # Errors
+/// Arrow can't sort them: a bug.
+pub fn days(table: &'static Table, batches: &[Arc<HotBatch>]) -> Result<Vec<Day>, Error> {
+    let failed = |source| Error::Rows {
+        table: table.name,
+        source,
+    };
+    let all = concat_batches(
+        &schema::schema(schema::index(table)),
+        batches.iter().map(|b| &b.rows),
+    )
+    .map_err(failed)?;
+    let by: Vec<SortColumn> = table
+        .sort
+        .iter()
+        .filter_map(|name| all.column_by_name(name))
+        .map(|values| SortColumn {
+            values: Arc::clone(values),
+            options: None,
+        })
+        .collect();
+    let order = lexsort_to_indices(&by, None).map_err(failed)?;
+    let times = all.column(0).as_primitive::<TimestampMicrosecondType>();
+    let mut by_day = std::collections::BTreeMap::<i64, Vec<u32>>::new();
+    for i in order.values() {
+        by_day
+            .entry(times.value(*i as usize).div_euclid(DAY_US))
+            .or_default()
+            .push(*i);
+    }
+    let cut = |(day, rows): (i64, Vec<u32>)| {
+        let rows = take_record_batch(&all, &UInt32Array::from(rows)).map_err(failed)?;
+        Ok(Day {
+            date: date(day),
+            rows,
+        })
+    };
+    by_day.into_iter().map(cut).collect()
+}
+
+/// Writes one day under a temporary name.
+///
+/// # Errors
+/// The file can't be written; it is removed.
+pub fn write(table: &'static Table, dir: &Path, day: &Day) -> Result<NewFile, Error> {
+    let folder = dir.join(format!("date={}", day.date));
+    fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    let name = format!("part-{}.parquet", ulid::Ulid::new());
+    let temporary = folder.join(format!(".{name}.tmp"));
+    match encode(table, &temporary, &day.rows) {
+        Ok(size) => Ok(NewFile {
+            path: format!("date={}/{name}", day.date),
+            date: day.date.clone(),
+            size,
+            bounds: Bounds::of(table, &day.rows),
+            temporary,
+        }),
+        Err(e) => {
+            let _ = fs::remove_file(&temporary);
+            Err(e)
+        }
+    }
+}
+
+/// Makes a file durable under its real name.
+///
+/// # Errors
+/// It can't be synced or renamed: it must not be committed.
+pub fn publish(dir: &Path, file: &NewFile) -> Result<(), Error> {
+    let path = dir.join(&file.path);
+    File::open(&file.temporary)
+        .and_then(|f| f.sync_all())
+        .map_err(Error::io("sync", &file.temporary))?;
+    fs::rename(&file.temporary, &path).map_err(Error::io("rename", &path))?;
+    for folder in [path.parent(), Some(dir)].into_iter().flatten() {
+        sync_dir(folder)?;
+    }
+    Ok(())
+}
+
+/// Removes a file that will not be committed.
+pub fn discard(dir: &Path, file: &NewFile) {
+    let _ = fs::remove_file(&file.temporary);
+    let _ = fs::remove_file(dir.join(&file.path));
+}
+
+/// Makes the entries of a directory durable.
+///
+/// # Errors
+/// As the file system says.
+pub fn sync_dir(dir: &Path) -> Result<(), Error> {
+    File::open(dir)
+        .and_then(|f| f.sync_all())
+        .map_err(Error::io("sync", dir))
+}
+
+fn encode(table: &'static Table, path: &Path, rows: &RecordBatch) -> Result<u64, Error> {
+    let file = File::create(path).map_err(Error::io("create", path))?;
+    let failed = |e| Error::table("write a file of", table.name)(e);
+    let mut writer =
+        ArrowWriter::try_new(file, rows.schema(), Some(properties(table))).map_err(failed)?;
+    writer.write(rows).map_err(failed)?;
+    writer.close().map_err(failed)?;
+    fs::metadata(path)
+        .map(|m| m.len())
+        .map_err(Error::io("look at", path))
+}
+
+fn properties(table: &Table) -> WriterProperties {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap_or_default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP))
+        .set_sorting_columns(Some(sorting(table)));
+    for column in table.columns {
+        let path = ColumnPath::from(column.name);
+        properties = match column.kind {
+            // Time stamps and counters grow by small steps: deltas take a
+            // fraction of what a dictionary takes.
+            Kind::Time | Kind::Int => properties
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED),
+            Kind::Float | Kind::Hist => properties.set_column_dictionary_enabled(path, false),
+            Kind::Text => properties.set_column_dictionary_enabled(path, true),
+        };
+    }
+    properties.build()
+}
+
+fn sorting(table: &Table) -> Vec<SortingColumn> {
+    let index = |name: &&str| table.position(name).and_then(|i| i32::try_from(i).ok());
+    let column = |column_idx| SortingColumn {
+        column_idx,
+        descending: false,
+        nulls_first: true,
+    };
+    table.sort.iter().filter_map(index).map(column).collect()
+}
+
+fn date(day: i64) -> String {
+    let days = i32::try_from(day).unwrap_or(0);
+    let date =
+        time::Date::from_julian_day(2_440_588_i32.saturating_add(days)).unwrap_or(time::Date::MIN);
+    format!(
+        "{:04}-{:02}-{:02}",
+        date.year(),
+        u8::from(date.month()),
+        date.day()
+    )
+}

@@ -1,0 +1,134 @@
+//! Clearing away what an interrupted flush left, and keeping bad files.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::DataFile;
+use crate::Error;
+
+/// Moves a torn newest commit of a table's log to the quarantine and removes
+/// its left-overs; tells whether there was one. The rows of a torn commit are
+/// still in the write-ahead log: it is trimmed only after the commit is synced.
+///
+/// # Errors
+/// The directory can't be read or changed.
+pub fn repair_log(table_dir: &Path, quarantine: &Path) -> Result<bool, Error> {
+    let dir = table_dir.join("_delta_log");
+    let mut newest: Option<PathBuf> = None;
+    for path in list(&dir)? {
+        let name = path
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        if name.contains(".json#") || name.contains(".parquet#") || name.ends_with(".json.tmp") {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        } else if is_commit(&name) && newest.as_ref().is_none_or(|n| path > *n) {
+            newest = Some(path);
+        }
+    }
+    let Some(path) = newest else { return Ok(false) };
+    let text = fs::read(&path).map_err(Error::io("read", &path))?;
+    if is_whole(&text) {
+        // The process may have died between the commit and its sync.
+        sync_commit(&path)?;
+        return Ok(false);
+    }
+    let table = table_dir
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    tracing::error!(path = %path.display(), "torn commit set aside; its rows come back from the log");
+    keep_copy(&path, &table, quarantine);
+    super::parquet::sync_dir(&dir)?;
+    Ok(true)
+}
+
+/// Removes data files that no commit names.
+///
+/// # Errors
+/// A directory can't be read.
+pub fn remove_orphans(table_dir: &Path, live: &[Arc<DataFile>]) -> Result<(), Error> {
+    let live: HashSet<&str> = live.iter().map(|f| f.path.as_str()).collect();
+    for folder in list(table_dir)?
+        .into_iter()
+        .filter(|p| p.is_dir() && !p.ends_with("_delta_log"))
+    {
+        for path in list(&folder)? {
+            let relative = path
+                .strip_prefix(table_dir)
+                .ok()
+                .and_then(Path::to_str)
+                .unwrap_or_default();
+            let ours = path.file_name().is_some_and(|n| {
+                let n = n.to_string_lossy();
+                n.starts_with("part-") || (n.starts_with(".part-") && n.ends_with(".tmp"))
+            });
+            if ours && !live.contains(relative) {
+                tracing::info!(path = %path.display(), "removing a file of an interrupted flush");
+                fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes one file of a table's log durable.
+///
+/// # Errors
+/// As the file system says.
+pub fn sync_commit(commit: &Path) -> Result<(), Error> {
+    if let Err(error) = fs::File::open(commit).and_then(|f| f.sync_all()) {
+        // A second sync of the same pages would succeed without writing them.
+        tracing::warn!(%error, path = %commit.display(), "sync of a commit failed, writing it anew");
+        let copy = commit.with_extension("json.tmp");
+        fs::read(commit)
+            .and_then(|bytes| fs::write(&copy, bytes))
+            .and_then(|()| fs::File::open(&copy)?.sync_all())
+            .and_then(|()| fs::rename(&copy, commit))
+            .map_err(Error::io("rewrite", commit))?;
+    }
+    commit.parent().map_or(Ok(()), super::parquet::sync_dir)
+}
+
+/// Moves a bad file out of the way; a file that is gone needs no moving.
+pub fn keep_copy(path: &Path, table: &str, quarantine: &Path) {
+    let name = path
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let target = quarantine.join(format!("{table}-{name}"));
+    let moved = fs::create_dir_all(quarantine).and_then(|()| fs::rename(path, &target));
+    match moved {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "could not move a bad file to the quarantine")
+        }
+        Ok(()) => {}
+    }
+}
+
+fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("list", dir)(e)),
+    };
+    entries
+        .map(|e| e.map(|e| e.path()).map_err(Error::io("list", dir)))
+        .collect()
+}
+
+fn is_commit(name: &str) -> bool {
+    name.strip_suffix(".json")
+        .is_some_and(|n| n.len() == 20 && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn is_whole(text: &[u8]) -> bool {
+    let mut lines = text
+        .split(|b| *b == b'\n')
+        .filter(|l| !l.is_empty())
+        .peekable();
+    lines.peek().is_some() && lines.all(|l| serde_json::from_slice::<serde_json::Value>(l).is_ok())
+}
