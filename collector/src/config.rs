@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Address served when none is configured.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7071";
 /// Directory of the data when none is configured.
-pub const DEFAULT_DATA_DIR: &str = "headroom-data";
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/headroom";
 /// Age at which rows in memory go to Parquet.
 pub const DEFAULT_FLUSH: &str = "10m";
 /// Bytes of rows in memory that go to Parquet before their time.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Address of the collector.
 pub const DEFAULT_COLLECTOR: &str = "127.0.0.1:7071";
 /// Directory of durable state; the forecaster's part is `forecaster/` in it.
-pub const DEFAULT_DATA_DIR: &str = "data";
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/headroom";
 /// Time between two forecasts of everything.
 pub const DEFAULT_EVERY: &str = "30s";
 /// How far ahead is forecast.
@@ -23,8 +23,8 @@ pub const DEFAULT_MAX_POINTS: usize = 720;
 pub const DEFAULT_CONFIDENCE: f64 = 0.7;
 /// Time in which a subject gets no second recommendation of the same kind.
 pub const DEFAULT_COOLDOWN: &str = "15m";
-/// Where acknowledgements are taken.
-pub const DEFAULT_ACK_BASE: &str = "http://127.0.0.1:8080";
+/// Where acknowledgements are taken: nowhere until something serves them.
+pub const DEFAULT_ACK_BASE: &str = "";
 
 /// The section as it stands in the file.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

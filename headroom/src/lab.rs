@@ -1,0 +1,142 @@
+//! `headroom lab`: real guests to look at.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+
+use crate::output::say;
+use cgroup::{DEFAULT_WEIGHT, Group};
+use guest::{Guest, Spec};
+
+mod cgroup;
+mod guest;
+mod payload;
+
+/// How often a ramp moves the load.
+const RAMP_STEP: Duration = Duration::from_millis(500);
+
+/// What to do in the lab.
+#[derive(Debug, Subcommand)]
+pub enum Lab {
+    /// Starts tiny real KVM guests on this host and removes them at the end
+    ///
+    /// Example: headroom lab guests --count 4 --load 100 --for 60s
+    Guests(GuestsArgs),
+}
+
+/// Flags of `headroom lab guests`.
+#[derive(Args, Debug)]
+pub struct GuestsArgs {
+    /// Number of guests
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
+    count: u32,
+    /// Busy share of each vCPU in percent
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
+    load: u8,
+    /// Let the load move to this share evenly over the time given with --for
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100))]
+    ramp_to: Option<u8>,
+    /// vCPUs of each guest
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(payload::MAX_VCPUS)))]
+    vcpus: u32,
+    /// Each guest also reads its disk all the time
+    #[arg(long)]
+    io: bool,
+    /// How long
+    #[arg(long = "for", default_value = "60s", value_parser = crate::duration)]
+    time: Duration,
+    /// CPU weight of all guests together against the rest of the host (1-10000)
+    #[arg(long, default_value_t = DEFAULT_WEIGHT, value_parser = clap::value_parser!(u32).range(1..=10000))]
+    weight: u32,
+    /// Names are this and a number
+    #[arg(long, default_value = "lab")]
+    name: String,
+}
+
+/// Runs a lab command.
+///
+/// # Errors
+/// KVM, QEMU or the cgroup is not to be had.
+pub async fn run(lab: Lab) -> anyhow::Result<()> {
+    let Lab::Guests(args) = lab;
+    if args.ramp_to.is_some() && args.time < RAMP_STEP * 2 {
+        bail!("--ramp-to needs a longer --for than 1s");
+    }
+    std::fs::metadata("/dev/kvm")
+        .context("open /dev/kvm: KVM is missing; `headroom doctor` says why")?;
+    let dir = tempfile::Builder::new()
+        .prefix("headroom-lab.")
+        .tempdir()
+        .context("make a directory for the guests")?;
+    let group = match Group::create(&format!("headroom-lab.{}", std::process::id()), args.weight) {
+        Ok(group) => Some(group),
+        Err(e) => {
+            tracing::warn!(
+                error = format!("{e:#}"),
+                "guests share one cgroup: their weight is that of one session"
+            );
+            None
+        }
+    };
+    let mut guests = Vec::new();
+    for n in 1..=args.count {
+        let spec = Spec {
+            name: format!("{}{n}", args.name),
+            vcpus: args.vcpus,
+            load: args.load,
+            io: args.io,
+        };
+        let guest = Guest::start(&spec, dir.path(), group.as_ref())?;
+        say(&format!(
+            "started {} pid {} vcpus {} load {}",
+            guest.name(),
+            guest.pid(),
+            args.vcpus,
+            args.load
+        ));
+        guests.push(guest);
+    }
+    say(&format!(
+        "running {} guests for {:?}; Ctrl-C ends them",
+        guests.len(),
+        args.time
+    ));
+    tokio::select! {
+        r = hold(&guests, &args) => r?,
+        () = crate::interrupted() => {}
+    }
+    if args.io {
+        for guest in &guests {
+            say(&format!(
+                "{} read {} sectors",
+                guest.name(),
+                guest.sectors_read()?
+            ));
+        }
+    }
+    drop(guests);
+    say("removed all guests");
+    Ok(())
+}
+
+async fn hold(guests: &[Guest], args: &GuestsArgs) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    while begin.elapsed() < args.time {
+        if let Some(to) = args.ramp_to {
+            let done = begin.elapsed().as_secs_f64() / args.time.as_secs_f64();
+            let load = f64::from(args.load) + (f64::from(to) - f64::from(args.load)) * done;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "between two shares of 0..=100"
+            )]
+            let load = load.round() as u8;
+            for guest in guests {
+                guest.set_load(load)?;
+            }
+        }
+        tokio::time::sleep(RAMP_STEP.min(args.time.saturating_sub(begin.elapsed()))).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! What a test needs of the machine: absent, it skips and says why, or fails
+//! when `HEADROOM_REQUIRE` names it.
+
+use std::io::Write as _;
+use std::path::Path;
+
+/// A capability of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Root with BPF and kernel BTF.
+    Bpf,
+    /// `/dev/kvm` and QEMU.
+    Kvm,
+    /// The Python environment of `./test`.
+    Python,
+    /// A browser.
+    Browser,
+}
+
+/// Whether all of it is there; prints the skip where not.
+///
+/// # Panics
+/// Something is missing that `HEADROOM_REQUIRE` names.
+#[must_use]
+pub fn have(test: &str, needs: &[Need]) -> bool {
+    let required = std::env::var("HEADROOM_REQUIRE").unwrap_or_default();
+    for need in needs {
+        let Some(reason) = missing(*need) else {
+            continue;
+        };
+        let name = format!("{need:?}").to_lowercase();
+        assert!(
+            !required.split(',').any(|r| r == name),
+            "{test} needs {name}: {reason}"
+        );
+        // Not eprintln!: the test runner would keep it to itself.
+        let _ = writeln!(std::io::stderr(), "skip: {test}: {name}: {reason}");
+        return false;
+    }
+    true
+}
+
+fn missing(need: Need) -> Option<String> {
+    let absent = |path: &str| (!Path::new(path).exists()).then(|| format!("{path} is missing"));
+    match need {
+        Need::Bpf if !rustix::process::geteuid().is_root() => Some("not root".into()),
+        Need::Bpf => absent("/sys/kernel/btf/vmlinux"),
+        Need::Kvm => absent("/dev/kvm").or_else(|| absent("/usr/bin/qemu-system-x86_64")),
+        Need::Python => absent(&crate::python().display().to_string()),
+        Need::Browser => absent("/usr/bin/chromium"),
+    }
+}

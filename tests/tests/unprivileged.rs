@@ -1,0 +1,62 @@
+//! What needs no capability: the command's own promises.
+
+use std::process::{Command, Output};
+
+use headroom_tests::headroom;
+
+fn run(args: &[&str]) -> (i32, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = Command::new(headroom()).args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap_or(-1), text(stdout), text(stderr))
+}
+
+#[test]
+fn printed_configuration_is_valid() {
+    let (code, printed, _) = run(&["config", "print"]);
+    assert_eq!(code, 0);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("headroom.toml");
+    std::fs::write(&file, printed).unwrap();
+    let (code, out, err) = run(&["config", "check", file.to_str().unwrap()]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.ends_with(": ok\n"), "{out}");
+}
+
+#[test]
+fn a_wrong_key_is_named_with_exit_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("headroom.toml");
+    std::fs::write(&file, "[agent]\ninterval = \"10s\"\nintervall = \"1s\"\n").unwrap();
+    for args in [
+        &["config", "check", file.to_str().unwrap()][..],
+        &["up", "--config", file.to_str().unwrap()][..],
+    ] {
+        let (code, _, err) = run(args);
+        assert_eq!(code, 2, "{err}");
+        assert!(err.contains("intervall") && err.contains("line 3"), "{err}");
+    }
+}
+
+#[test]
+fn bad_usage_exits_with_2_and_every_command_has_an_example() {
+    assert_eq!(run(&["lab", "guests", "--load", "101"]).0, 2);
+    assert_eq!(run(&["nonsense"]).0, 2);
+    assert_eq!(run(&["up", "--listen", "0.0.0.0:0"]).0, 2);
+    for command in [
+        &["up"][..],
+        &["sql"],
+        &["top"],
+        &["lab", "guests"],
+        &["bench", "probes"],
+        &["doctor"],
+        &["config", "print"],
+    ] {
+        let (code, help, _) = run(&[command, &["--help"]].concat());
+        assert_eq!(code, 0);
+        assert!(help.contains("Example: headroom "), "{command:?}: {help}");
+    }
+}
