@@ -96,13 +96,15 @@ impl Kind {
     }
 
     /// Loads and attaches one program.
-    fn attach(self, ebpf: &mut Ebpf, hook: &'static str, btf: &Btf) -> Result<(), ProbeError> {
-        let symbol = match self {
-            Self::TpBtf => hook.to_owned(),
-            Self::RawTp => format!("raw_{hook}"),
-        };
+    fn attach(
+        self,
+        ebpf: &mut Ebpf,
+        symbol: &str,
+        hook: &'static str,
+        btf: &Btf,
+    ) -> Result<(), ProbeError> {
         let program = ebpf
-            .program_mut(&symbol)
+            .program_mut(symbol)
             .ok_or_else(|| ProbeError::MissingPart {
                 what: format!("program {symbol}"),
             })?;
@@ -143,19 +145,14 @@ fn load(
     kind: Kind,
 ) -> Result<Probes, ProbeError> {
     let sizes = Sizes::of(options, kernel);
-    let mut ebpf = EbpfLoader::new()
-        .btf(Some(&kernel.btf))
-        .override_global("PID_OFFSET", &kernel.offsets.pid, true)
-        .override_global("STATE_OFFSET", &kernel.offsets.state, true)
-        .map_max_entries("PID_SLOTS", sizes.pids)
-        .map_max_entries("SLOT_STATS", sizes.slots)
-        .map_max_entries("CPU_STATS", sizes.cpus)
-        .map_max_entries("CPU_NODES", sizes.cpus)
-        .load(bytes)
-        .map_err(|source| not_loaded(options.slots, source))?;
+    let mut ebpf = open(bytes, options.slots, kernel, &sizes)?;
     fill_nodes(&mut ebpf, &kernel.topology)?;
     for hook in HOOKS {
-        kind.attach(&mut ebpf, hook, &kernel.btf)?;
+        let symbol = match kind {
+            Kind::TpBtf => hook.to_owned(),
+            Kind::RawTp => format!("raw_{hook}"),
+        };
+        kind.attach(&mut ebpf, &symbol, hook, &kernel.btf)?;
     }
     let (slots, cpus) = (
         taken(&mut ebpf, "SLOT_STATS")?,
@@ -172,6 +169,48 @@ fn load(
         map_bytes: sizes.bytes(),
         programs: ebpf,
     })
+}
+
+/// Programs that do nothing at the hooks that fire all the time; detached when
+/// dropped. What they cost is the kernel's price for any program there.
+pub struct EmptyPrograms {
+    _programs: Ebpf,
+}
+
+impl EmptyPrograms {
+    /// Attaches them, as `tp_btf`.
+    ///
+    /// # Errors
+    /// As for [`Probes::attach`].
+    pub fn attach() -> Result<Self, ProbeError> {
+        let (kernel, bytes) = (Kernel::find()?, object::embedded());
+        let options = ProbeOptions {
+            slots: 1,
+            attach: AttachPolicy::TpBtf,
+        };
+        let mut ebpf = open(bytes, options.slots, &kernel, &Sizes::of(&options, &kernel))?;
+        for (symbol, hook) in [
+            ("empty_sched_wakeup", "sched_wakeup"),
+            ("empty_sched_switch", "sched_switch"),
+        ] {
+            Kind::TpBtf.attach(&mut ebpf, symbol, hook, &kernel.btf)?;
+        }
+        Ok(Self { _programs: ebpf })
+    }
+}
+
+/// Creates the maps, with this host's sizes and this kernel's offsets.
+fn open(bytes: &[u8], slots: u16, kernel: &Kernel, sizes: &Sizes) -> Result<Ebpf, ProbeError> {
+    EbpfLoader::new()
+        .btf(Some(&kernel.btf))
+        .override_global("PID_OFFSET", &kernel.offsets.pid, true)
+        .override_global("STATE_OFFSET", &kernel.offsets.state, true)
+        .map_max_entries("PID_SLOTS", sizes.pids)
+        .map_max_entries("SLOT_STATS", sizes.slots)
+        .map_max_entries("CPU_STATS", sizes.cpus)
+        .map_max_entries("CPU_NODES", sizes.cpus)
+        .load(bytes)
+        .map_err(|source| not_loaded(slots, source))
 }
 
 /// Elements of each map.

@@ -44,7 +44,6 @@ impl SlotRecord {
             ready_preempt_ns: 0,
             ready_max_ns: 0,
             switches: 0,
-            wakeups: 0,
             cpu_migrations: 0,
             node_migrations: 0,
             clock_skews: 0,

@@ -43,7 +43,7 @@ pub struct Reading {
     pub ready_max_ns: u64,
     /// Times switched in.
     pub switches: u64,
-    /// Times woken.
+    /// Times woken, a wake-up that still waits included.
     pub wakeups: u64,
     /// Switch-ins on another CPU than the last.
     pub cpu_migrations: u64,
@@ -74,7 +74,8 @@ impl Reading {
             ready_open_ns: 0,
             ready_max_ns: stats.ready_max_ns,
             switches: stats.switches,
-            wakeups: stats.wakeups,
+            wakeups: stats.hist_wake.iter().sum::<u64>()
+                + u64::from(stats.state == state::READY_WAKE),
             cpu_migrations: stats.cpu_migrations,
             node_migrations: numa.then_some(stats.node_migrations),
             clock_skews: stats.clock_skews,

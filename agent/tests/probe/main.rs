@@ -1,5 +1,11 @@
 //! The probes on this host's kernel, against processes of known behaviour.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests fail and print as tests do"
+)]
+
 mod load;
 mod share;
 

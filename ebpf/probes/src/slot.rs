@@ -49,7 +49,6 @@ pub fn wakeup<C: EbpfContext>(ctx: &C, s: *mut SlotStats, now: u64) {
     let seq = begin(s);
     elapse(ctx, s, now);
     set!(s.state = state::READY_WAKE);
-    add!(s.wakeups += 1);
     end(s, seq);
 }
 
