@@ -118,7 +118,11 @@ impl Chunk {
     /// An empty chunk of a table.
     #[must_use]
     pub fn new(table: &'static Table) -> Self {
-        let columns = table.columns.iter().map(|c| ColumnData::empty(c.kind)).collect();
+        let columns = table
+            .columns
+            .iter()
+            .map(|c| ColumnData::empty(c.kind))
+            .collect();
         Self { table, columns }
     }
 

@@ -25,7 +25,9 @@ pub struct Hist {
 
 impl Default for Hist {
     fn default() -> Self {
-        Self { counts: [0; BUCKETS] }
+        Self {
+            counts: [0; BUCKETS],
+        }
     }
 }
 
@@ -120,9 +122,14 @@ impl Hist {
         let (mut rest, mut bucket) = (bytes, 0usize);
         while !rest.is_empty() {
             let step = usize::try_from(take(&mut rest)?).map_err(|_| HistError::OutOfRange)?;
-            bucket = bucket.checked_add(step).filter(|b| *b < BUCKETS).ok_or(HistError::OutOfRange)?;
+            bucket = bucket
+                .checked_add(step)
+                .filter(|b| *b < BUCKETS)
+                .ok_or(HistError::OutOfRange)?;
             let count = take(&mut rest)?;
-            hist.counts[bucket] = hist.counts[bucket].checked_add(count).ok_or(HistError::OutOfRange)?;
+            hist.counts[bucket] = hist.counts[bucket]
+                .checked_add(count)
+                .ok_or(HistError::OutOfRange)?;
         }
         Ok(hist)
     }

@@ -16,15 +16,33 @@ macro_rules! rust_type {
 }
 
 macro_rules! kind {
-    (time) => { (Kind::Time, false) };
-    (int) => { (Kind::Int, false) };
-    (float) => { (Kind::Float, false) };
-    (text) => { (Kind::Text, false) };
-    (hist) => { (Kind::Hist, false) };
-    (opt_int) => { (Kind::Int, true) };
-    (opt_float) => { (Kind::Float, true) };
-    (opt_text) => { (Kind::Text, true) };
-    (opt_hist) => { (Kind::Hist, true) };
+    (time) => {
+        (Kind::Time, false)
+    };
+    (int) => {
+        (Kind::Int, false)
+    };
+    (float) => {
+        (Kind::Float, false)
+    };
+    (text) => {
+        (Kind::Text, false)
+    };
+    (hist) => {
+        (Kind::Hist, false)
+    };
+    (opt_int) => {
+        (Kind::Int, true)
+    };
+    (opt_float) => {
+        (Kind::Float, true)
+    };
+    (opt_text) => {
+        (Kind::Text, true)
+    };
+    (opt_hist) => {
+        (Kind::Hist, true)
+    };
 }
 
 macro_rules! table {

@@ -16,10 +16,21 @@ pub struct UnitError {
 /// # Errors
 /// Anything else, a sign or an overflow.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
-    let units = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86400.0)];
+    let units = [
+        ("us", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+        ("d", 86400.0),
+    ];
     scaled(text, &units)
         .and_then(|s| Duration::try_from_secs_f64(s).ok())
-        .ok_or_else(|| UnitError { text: text.into(), what: "duration", example: "\"10s\", \"5m\" or \"1h\"" })
+        .ok_or_else(|| UnitError {
+            text: text.into(),
+            what: "duration",
+            example: "\"10s\", \"5m\" or \"1h\"",
+        })
 }
 
 /// Reads `"512 MiB"`, `"64KiB"`, `"2 GiB"` or `"1000 B"` as bytes.
@@ -27,15 +38,29 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 /// # Errors
 /// Anything else, a sign or an overflow.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
-    let units = [("B", 1.0), ("KiB", 1024.0), ("MiB", 1_048_576.0), ("GiB", 1_073_741_824.0), ("TiB", 1_099_511_627_776.0)];
+    let units = [
+        ("B", 1.0),
+        ("KiB", 1024.0),
+        ("MiB", 1_048_576.0),
+        ("GiB", 1_073_741_824.0),
+        ("TiB", 1_099_511_627_776.0),
+    ];
     scaled(text, &units)
         .filter(|v| *v < 9.0e15)
         .map(|v| {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 ≤ v < 9e15 by the filter")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "0 ≤ v < 9e15 by the filter"
+            )]
             let bytes = v as u64;
             bytes
         })
-        .ok_or_else(|| UnitError { text: text.into(), what: "size", example: "\"512 MiB\" or \"2 GiB\"" })
+        .ok_or_else(|| UnitError {
+            text: text.into(),
+            what: "size",
+            example: "\"512 MiB\" or \"2 GiB\"",
+        })
 }
 
 fn scaled(text: &str, units: &[(&str, f64)]) -> Option<f64> {

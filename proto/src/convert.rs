@@ -61,7 +61,9 @@ pub fn to_wire(batch: &Batch) -> v1::Batch {
 pub fn from_wire(wire: &v1::Batch) -> Result<Decoded, ConvertError> {
     let oldest = SCHEMA_VERSION.saturating_sub(1).max(1);
     if !(oldest..=SCHEMA_VERSION).contains(&wire.schema_version) {
-        return Err(ConvertError::Version { got: wire.schema_version });
+        return Err(ConvertError::Version {
+            got: wire.schema_version,
+        });
     }
     if wire.agent_id.is_empty() {
         return Err(ConvertError::Identity("agent_id"));
@@ -85,16 +87,32 @@ pub fn from_wire(wire: &v1::Batch) -> Result<Decoded, ConvertError> {
         schema_version: wire.schema_version,
         chunks,
     };
-    Ok(Decoded { batch, unknown_rows })
+    Ok(Decoded {
+        batch,
+        unknown_rows,
+    })
 }
 
 fn chunk_to_wire(chunk: &Chunk) -> v1::Chunk {
-    let columns = chunk.table.columns.iter().zip(&chunk.columns).map(|(c, d)| column_to_wire(c, d)).collect();
-    v1::Chunk { table: chunk.table.name.into(), rows: u32::try_from(chunk.rows()).unwrap_or(u32::MAX), columns }
+    let columns = chunk
+        .table
+        .columns
+        .iter()
+        .zip(&chunk.columns)
+        .map(|(c, d)| column_to_wire(c, d))
+        .collect();
+    v1::Chunk {
+        table: chunk.table.name.into(),
+        rows: u32::try_from(chunk.rows()).unwrap_or(u32::MAX),
+        columns,
+    }
 }
 
 fn column_to_wire(column: &Column, data: &ColumnData) -> v1::Column {
-    let mut wire = v1::Column { name: column.name.into(), ..Default::default() };
+    let mut wire = v1::Column {
+        name: column.name.into(),
+        ..Default::default()
+    };
     match data {
         ColumnData::Int(v) => (wire.missing, wire.ints) = split(v),
         ColumnData::Float(v) => (wire.missing, wire.floats) = split(v),
@@ -107,7 +125,11 @@ fn column_to_wire(column: &Column, data: &ColumnData) -> v1::Column {
 fn chunk_from_wire(table: &'static Table, wire: &v1::Chunk) -> Result<Chunk, ConvertError> {
     let rows = wire.rows as usize;
     let columns = table.columns.iter().map(|column| {
-        let error = |problem| ConvertError::Column { table: table.name, column: column.name, problem };
+        let error = |problem| ConvertError::Column {
+            table: table.name,
+            column: column.name,
+            problem,
+        };
         match wire.columns.iter().find(|c| c.name == column.name) {
             Some(c) => column_from_wire(column, c, rows).map_err(error),
             // A sender may claim any number of rows for no bytes: bounded by
@@ -118,10 +140,17 @@ fn chunk_from_wire(table: &'static Table, wire: &v1::Chunk) -> Result<Chunk, Con
     });
     // The first column is never nullable, so a lying `rows` fails before
     // anything of that size is allocated.
-    Ok(Chunk { table, columns: columns.collect::<Result<_, _>>()? })
+    Ok(Chunk {
+        table,
+        columns: columns.collect::<Result<_, _>>()?,
+    })
 }
 
-fn column_from_wire(column: &Column, wire: &v1::Column, rows: usize) -> Result<ColumnData, &'static str> {
+fn column_from_wire(
+    column: &Column,
+    wire: &v1::Column,
+    rows: usize,
+) -> Result<ColumnData, &'static str> {
     let data = match column.kind {
         Kind::Time | Kind::Int => ColumnData::Int(join(&wire.ints, &wire.missing, rows)?),
         Kind::Float => ColumnData::Float(join(&wire.floats, &wire.missing, rows)?),
@@ -140,18 +169,34 @@ fn split<T: Clone + Default>(values: &[Option<T>]) -> (Vec<u8>, Vec<T>) {
         missing.resize(values.len().div_ceil(8), 0);
         missing[i / 8] |= 1 << (i % 8);
     }
-    (missing, values.iter().map(|v| v.clone().unwrap_or_default()).collect())
+    (
+        missing,
+        values
+            .iter()
+            .map(|v| v.clone().unwrap_or_default())
+            .collect(),
+    )
 }
 
-fn join<T: Clone>(values: &[T], missing: &[u8], rows: usize) -> Result<Vec<Option<T>>, &'static str> {
+fn join<T: Clone>(
+    values: &[T],
+    missing: &[u8],
+    rows: usize,
+) -> Result<Vec<Option<T>>, &'static str> {
     if values.len() != rows {
-        return Err("has another number of values than the chunk has rows, or values of another type");
+        return Err(
+            "has another number of values than the chunk has rows, or values of another type",
+        );
     }
     if !missing.is_empty() && missing.len() != rows.div_ceil(8) {
         return Err("has a bitmap of another length than its rows");
     }
     let is_missing = |i: usize| missing.get(i / 8).is_some_and(|b| b & (1 << (i % 8)) != 0);
-    Ok(values.iter().enumerate().map(|(i, v)| (!is_missing(i)).then(|| v.clone())).collect())
+    Ok(values
+        .iter()
+        .enumerate()
+        .map(|(i, v)| (!is_missing(i)).then(|| v.clone()))
+        .collect())
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ impl Guests {
     /// The lab failed; with what it said.
     pub fn start(flags: &[&str]) -> anyhow::Result<Self> {
         let mut child = Command::new(crate::headroom())
-            .args(["lab", "guests", "--weight", "10000"])
+            .args(["lab", "guests", "--weight", "3000"])
             .args(flags)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

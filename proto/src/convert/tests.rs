@@ -14,7 +14,11 @@ fn batch() -> Batch {
             ..VcpuRow::default()
         })
         .collect();
-    let events = [EventRow { ts: 1, kind: "agent_started".into(), ..EventRow::default() }];
+    let events = [EventRow {
+        ts: 1,
+        kind: "agent_started".into(),
+        ..EventRow::default()
+    }];
     Batch {
         agent_id: "a".into(),
         host: "h".into(),
@@ -29,34 +33,61 @@ fn batch() -> Batch {
 #[test]
 fn from_wire_inverts_to_wire() {
     let decoded = from_wire(&to_wire(&batch())).unwrap();
-    assert_eq!(decoded, Decoded { batch: batch(), unknown_rows: 0 });
+    assert_eq!(
+        decoded,
+        Decoded {
+            batch: batch(),
+            unknown_rows: 0
+        }
+    );
 }
 
 #[test]
 fn unknown_tables_and_absent_nullable_columns_are_taken() {
     let mut wire = to_wire(&batch());
     wire.chunks[1].table = "of_next_year".into();
-    wire.chunks[0].columns.retain(|c| c.name != "node_migrations");
+    wire.chunks[0]
+        .columns
+        .retain(|c| c.name != "node_migrations");
     let decoded = from_wire(&wire).unwrap();
     assert_eq!(decoded.unknown_rows, 1);
-    let at = headroom_core::rows::VCPUS.position("node_migrations").unwrap();
-    assert_eq!(decoded.batch.chunks[0].columns[at], ColumnData::Int(vec![None; 11]));
+    let at = headroom_core::rows::VCPUS
+        .position("node_migrations")
+        .unwrap();
+    assert_eq!(
+        decoded.batch.chunks[0].columns[at],
+        ColumnData::Int(vec![None; 11])
+    );
 }
 
 #[test]
 fn contradictions_are_refused_by_name() {
     let mut wire = to_wire(&batch());
     wire.chunks[0].rows = u32::MAX;
-    assert!(from_wire(&wire).unwrap_err().to_string().starts_with("column vcpus.ts:"));
+    assert!(
+        from_wire(&wire)
+            .unwrap_err()
+            .to_string()
+            .starts_with("column vcpus.ts:")
+    );
     let mut wire = to_wire(&batch());
     wire.chunks[0].columns.retain(|c| c.name != "run_ns");
-    assert_eq!(from_wire(&wire).unwrap_err().to_string(), "column vcpus.run_ns: is missing");
+    assert_eq!(
+        from_wire(&wire).unwrap_err().to_string(),
+        "column vcpus.run_ns: is missing"
+    );
     let mut wire = to_wire(&batch());
     wire.chunks[0].columns[0].missing = vec![1, 0];
-    assert_eq!(from_wire(&wire).unwrap_err().to_string(), "column vcpus.ts: may not be unavailable");
+    assert_eq!(
+        from_wire(&wire).unwrap_err().to_string(),
+        "column vcpus.ts: may not be unavailable"
+    );
     let mut wire = to_wire(&batch());
     wire.schema_version = 99;
-    assert!(matches!(from_wire(&wire), Err(ConvertError::Version { got: 99 })));
+    assert!(matches!(
+        from_wire(&wire),
+        Err(ConvertError::Version { got: 99 })
+    ));
     let mut wire = to_wire(&batch());
     wire.seq = 0;
     assert!(from_wire(&wire).is_err());
