@@ -9,6 +9,8 @@
 mod btf;
 mod caps;
 mod cost;
+#[cfg(feature = "bpf-log")]
+mod diagnostics;
 mod error;
 mod load;
 mod map;
@@ -84,6 +86,8 @@ pub struct Probes {
     table: Table,
     numa_nodes: usize,
     map_bytes: u64,
+    #[cfg(feature = "bpf-log")]
+    _diagnostics: Option<diagnostics::Diagnostics>,
     // Holds the links; last, so that it is dropped when nothing reads any more.
     programs: Ebpf,
 }

@@ -167,6 +167,8 @@ fn load(
         table: Table::new(options.slots),
         numa_nodes: kernel.topology.nodes,
         map_bytes: sizes.bytes(),
+        #[cfg(feature = "bpf-log")]
+        _diagnostics: crate::probe::diagnostics::Diagnostics::start(&mut ebpf),
         programs: ebpf,
     })
 }

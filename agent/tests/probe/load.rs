@@ -59,6 +59,19 @@ impl Process {
         self.0.wait().unwrap();
     }
 
+    /// Its name, `sh` until it becomes another program.
+    pub fn name(&self) -> String {
+        let name = fs::read_to_string(format!("/proc/{}/comm", self.tid())).unwrap();
+        name.trim().to_owned()
+    }
+
+    /// The state letter of /proc.
+    pub fn state(&self) -> char {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.tid())).unwrap();
+        let (_, rest) = stat.rsplit_once(") ").unwrap();
+        rest.chars().next().unwrap()
+    }
+
     /// Waited for a CPU and got it, ns: field 2 of schedstat.
     pub fn run_delay(&self) -> u64 {
         let path = format!("/proc/{0}/task/{0}/schedstat", self.tid());

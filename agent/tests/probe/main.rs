@@ -77,8 +77,9 @@ fn a_sleeper_shows_no_ready() {
         return;
     };
     let sleeper = Process::sleeping();
-    let asleep = || std::fs::read_to_string(format!("/proc/{}/stat", sleeper.tid())).unwrap();
-    assert!(wait_for(|| asleep().contains("(sleep) S")));
+    assert!(wait_for(
+        || sleeper.name() == "sleep" && sleeper.state() == 'S'
+    ));
     let slot = probes.register(sleeper.tid()).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     let reading = probes.read(&slot);

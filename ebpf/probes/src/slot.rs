@@ -95,7 +95,7 @@ pub fn switch_in<C: EbpfContext>(ctx: &C, s: *mut SlotStats, now: u64, cpu: u32)
         // Runnable since before its registration: the time counts, but it is
         // not the length of a wait.
         state::UNKNOWN => add!(s.ready_preempt_ns += wait),
-        _ => {}
+        other => unexpected(ctx, other),
     }
     set!(s.state = state::RUNNING);
     add!(s.switches += 1);
@@ -142,6 +142,16 @@ fn skewed<C: EbpfContext>(ctx: &C, ns: u64) {
 #[cfg(not(feature = "log"))]
 #[inline(always)]
 fn skewed<C: EbpfContext>(_: &C, _: u64) {}
+
+#[cfg(feature = "log")]
+#[inline(always)]
+fn unexpected<C: EbpfContext>(ctx: &C, state: u32) {
+    aya_log_ebpf::warn!(ctx, "switched in while in state {}, no wait seen", state);
+}
+
+#[cfg(not(feature = "log"))]
+#[inline(always)]
+fn unexpected<C: EbpfContext>(_: &C, _: u32) {}
 
 #[inline(always)]
 fn count(hist: *mut [u64; BUCKETS], ns: u64) {

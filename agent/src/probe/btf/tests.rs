@@ -86,6 +86,12 @@ fn this_kernel_has_the_fields() {
         return;
     }
     let offsets = offsets().unwrap();
-    assert!(offsets.pid > 0 && offsets.pid.is_multiple_of(4), "{offsets:?}");
-    assert!(offsets.state > 0 && offsets.state.is_multiple_of(4), "{offsets:?}");
+    assert!(
+        offsets.pid > 0 && offsets.pid.is_multiple_of(4),
+        "{offsets:?}"
+    );
+    assert!(
+        offsets.state > 0 && offsets.state.is_multiple_of(4),
+        "{offsets:?}"
+    );
 }
