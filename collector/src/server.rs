@@ -3,7 +3,8 @@
 mod ingest;
 mod query;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use headroom_core::metric::SCHEMA_VERSION;
 use headroom_proto::v1::StatusReply;
@@ -12,7 +13,6 @@ use tokio::sync::{Semaphore, watch};
 use crate::ingest::{Counters, Ingest};
 use crate::query::QueryEngine;
 use crate::store::Store;
-use crate::wal::Wal;
 
 /// Batches of all connections together that are checked or wait for their
 /// sync. Each may have 16 MiB on the wire.
@@ -26,8 +26,8 @@ pub struct Shared {
     pub engine: QueryEngine,
     /// The rows.
     pub store: Arc<Store>,
-    /// The log.
-    pub wal: Arc<Mutex<Wal>>,
+    /// Size of the log, bytes.
+    pub log_bytes: Arc<AtomicU64>,
     /// What was counted.
     pub counters: Arc<Counters>,
     /// Corrupt parts of the log set aside at the start.
@@ -50,7 +50,7 @@ pub struct Parts {
     /// See [`Shared`].
     pub store: Arc<Store>,
     /// See [`Shared`].
-    pub wal: Arc<Mutex<Wal>>,
+    pub log_bytes: Arc<AtomicU64>,
     /// See [`Shared`].
     pub counters: Arc<Counters>,
     /// See [`Shared`].
@@ -64,7 +64,7 @@ impl Services {
             ingest,
             engine,
             store,
-            wal,
+            log_bytes,
             counters,
             log_quarantined,
         } = parts;
@@ -73,7 +73,7 @@ impl Services {
             ingest,
             engine,
             store,
-            wal,
+            log_bytes,
             counters,
             log_quarantined,
             stopping,
@@ -85,7 +85,7 @@ impl Services {
         use std::sync::atomic::Ordering::Relaxed;
         let Shared {
             store,
-            wal,
+            log_bytes,
             counters,
             ..
         } = &*self.0;
@@ -96,7 +96,7 @@ impl Services {
             acked_rows: counters.acked_rows.load(Relaxed),
             duplicate_batches: counters.duplicate_batches.load(Relaxed),
             hot_rows: snapshot.hot().0,
-            log_bytes: wal.lock().unwrap_or_else(PoisonError::into_inner).bytes(),
+            log_bytes: log_bytes.load(Relaxed),
             files: snapshot.files(),
             refusing: counters.refusing(),
             quarantined: self.0.log_quarantined + store.quarantined(),

@@ -4,7 +4,7 @@ mod endpoint;
 mod flusher;
 
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use headroom_proto::MAX_MESSAGE_BYTES;
@@ -49,6 +49,7 @@ pub async fn run(
         .map_err(serve_error(config.listen))?;
     let address = listener.local_addr().map_err(serve_error(config.listen))?;
     let (store, wal, recovery) = open(&config).await?;
+    let log_bytes = wal.lock().unwrap_or_else(PoisonError::into_inner).size();
     let counters = Arc::new(Counters::default());
     let limits = ingest::Limits {
         wait: config.group_commit,
@@ -72,7 +73,7 @@ pub async fn run(
         ingest,
         engine,
         store: Arc::clone(&store),
-        wal: Arc::clone(&wal),
+        log_bytes,
         counters,
         log_quarantined: recovery.quarantined,
     };

@@ -15,6 +15,8 @@ mod recover;
 mod segment;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use disk::Disk;
 #[cfg(test)]
@@ -70,6 +72,8 @@ pub struct Wal {
     sealed: Vec<Sealed>,
     marks: Marks,
     next: Lsn,
+    /// Size of all segments, for those who must not wait for the disk.
+    size: Arc<AtomicU64>,
 }
 
 impl Wal {
@@ -101,7 +105,9 @@ impl Wal {
             disk,
             active: None,
             sealed,
+            size: Arc::default(),
         };
+        wal.note_size();
         Ok((wal, recovery))
     }
 
@@ -113,6 +119,12 @@ impl Wal {
         if group.is_empty() {
             return Ok(Vec::new());
         }
+        let appended = self.append_or_retry(group);
+        self.note_size();
+        appended
+    }
+
+    fn append_or_retry(&mut self, group: &[Entry]) -> Result<Vec<Lsn>, Error> {
         match self.append_once(group) {
             Ok(lsns) => Ok(lsns),
             // The group is whole in memory: one more try in a fresh file,
@@ -196,6 +208,7 @@ impl Wal {
                 }
             }
         });
+        self.note_size();
         failed.map_or(Ok(()), Err)
     }
 
@@ -205,10 +218,15 @@ impl Wal {
         self.next = self.next.max(lsn + 1);
     }
 
-    /// Size of all segments, bytes.
-    pub fn bytes(&self) -> u64 {
-        self.sealed.iter().map(|s| s.bytes).sum::<u64>()
-            + self.active.as_ref().map_or(0, Segment::bytes)
+    /// Size of all segments, bytes; kept up to date while the log is written.
+    pub fn size(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.size)
+    }
+
+    fn note_size(&self) {
+        let sealed: u64 = self.sealed.iter().map(|s| s.bytes).sum();
+        let active = self.active.as_ref().map_or(0, Segment::bytes);
+        self.size.store(sealed + active, Ordering::Relaxed);
     }
 
     /// The batches that are durable.

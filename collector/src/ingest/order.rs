@@ -10,7 +10,7 @@ use std::collections::HashMap;
 /// the sender goes back.
 #[derive(Debug, Default)]
 pub struct Blocked {
-    /// Greatest number refused by (sender, epoch).
+    /// Number refused last by (sender, epoch).
     behind: HashMap<(String, u64), u64>,
 }
 
@@ -35,13 +35,10 @@ impl Blocked {
         }
     }
 
-    /// Notes a refusal.
+    /// Notes a refusal. Also when the sender had gone back: what it sends
+    /// next is behind this batch again.
     pub fn refuse(&mut self, agent_id: &str, epoch: u64, seq: u64) {
-        let greatest = self
-            .behind
-            .entry((agent_id.to_string(), epoch))
-            .or_default();
-        *greatest = (*greatest).max(seq);
+        self.behind.insert((agent_id.to_string(), epoch), seq);
     }
 }
 
@@ -69,6 +66,20 @@ mod tests {
         assert!(
             !blocked.is_behind("a", 1, 5),
             "repeated although 4 never came"
+        );
+    }
+
+    #[test]
+    fn a_repetition_that_is_refused_again_holds_back_the_next_repetition() {
+        let mut blocked = Blocked::default();
+        for seq in 4..=9 {
+            blocked.refuse("a", 1, seq);
+        }
+        assert!(!blocked.is_behind("a", 1, 4));
+        blocked.refuse("a", 1, 4);
+        assert!(
+            blocked.is_behind("a", 1, 5),
+            "else 4 would look like a duplicate"
         );
     }
 }

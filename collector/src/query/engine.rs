@@ -6,10 +6,13 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
+use datafusion::common::tree_node::{Transformed, TreeNode as _};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use futures::StreamExt as _;
 use tokio::runtime::Runtime;
@@ -25,7 +28,8 @@ pub const MAX_SQL_BYTES: usize = 64 << 10;
 /// Stack of the query threads: an OR of 2000 terms (19 kB of text) overflowed
 /// 2 MiB.
 const STACK_BYTES: usize = 32 << 20;
-/// Queries that run at the same time; further ones wait.
+/// Queries that run at the same time, each with a thread to plan on; further
+/// ones wait.
 const CONCURRENT: usize = 8;
 /// Batches on their way to a reader that is slower than the query.
 const IN_FLIGHT: usize = 4;
@@ -78,11 +82,7 @@ impl QueryEngine {
             .build_arc()
             .map_err(|e| Error::Engine(e.into()))?;
         let threads = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(
-                std::thread::available_parallelism()
-                    .map_or(2, usize::from)
-                    .max(2),
-            )
+            .worker_threads(CONCURRENT)
             .thread_name("query")
             .thread_stack_size(STACK_BYTES)
             .enable_all()
@@ -263,11 +263,10 @@ impl Job {
             .with_allow_ddl(false)
             .with_allow_dml(false)
             .with_allow_statements(false);
-        let mut stream = context
-            .sql_with_options(&self.text, reads)
-            .await?
-            .execute_stream()
-            .await?;
+        let frame = context.sql_with_options(&self.text, reads).await?;
+        let task = Arc::new(frame.task_ctx());
+        let plan = interruptible(frame.create_physical_plan().await?)?;
+        let mut stream = execute_stream(plan, task)?;
         let first = stream.next().await.transpose()?;
         Ok((first, stream))
     }
@@ -284,4 +283,23 @@ impl Job {
         }
         error.into()
     }
+}
+
+/// The plan with a point at which it can be stopped above each operator that
+/// makes more rows than it reads. Those of DataFusion sit at the leaves: a
+/// product of 12 tables reads each leaf once and then held its thread for ever.
+fn interruptible(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let multiplies = |name: &str| {
+        ["Join", "Unnest", "Recursive"]
+            .iter()
+            .any(|part| name.contains(part))
+    };
+    let wrapped = plan.transform_up(|node| {
+        Ok(if multiplies(node.name()) {
+            Transformed::yes(Arc::new(CooperativeExec::new(node)) as _)
+        } else {
+            Transformed::no(node)
+        })
+    });
+    wrapped.map(|t| t.data)
 }

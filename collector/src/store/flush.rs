@@ -27,13 +27,13 @@ impl Store {
     pub async fn flush(&self) -> (Lsn, Result<(), Error>) {
         let _alone = self.flush.lock().await;
         self.seal();
-        let mut outcome = step(Step::Sealed);
-        for table in 0..TABLES.len() {
+        let mut outcome = step(Step::Sealed, &self.root);
+        for (table, declared) in TABLES.iter().enumerate() {
             if outcome.as_ref().is_err_and(is_injected) {
                 break;
             }
             if let Err(error) = self.flush_table(table).await {
-                tracing::warn!(table = TABLES[table].name, error = %chain(&error), "flush failed, rows stay in memory");
+                tracing::warn!(table = declared.name, error = %chain(&error), "flush failed, rows stay in memory");
                 outcome = outcome.and(Err(error));
             }
         }
@@ -68,10 +68,10 @@ impl Store {
             self.write_and_commit(table, batches, sealed).await?;
         }
         self.logs[table].sync().await?;
-        step(Step::Synced)?;
+        step(Step::Synced, &self.root)?;
         let files = self.logs[table].files().await?;
         self.swap(table, files, sealed);
-        step(Step::Swapped)
+        step(Step::Swapped, &self.root)
     }
 
     async fn write_and_commit(
@@ -98,7 +98,7 @@ impl Store {
             }
             tracing::warn!(table = declared.name, error = %chain(&error), "commit is there although it reported an error");
         }
-        step(Step::Committed)
+        step(Step::Committed, &dir)
     }
 
     fn swap(&self, table: usize, files: Vec<Arc<DataFile>>, sealed: Lsn) {
@@ -124,11 +124,11 @@ fn write_all(
         for day in parquet::days(table, batches)? {
             files.push(parquet::write(table, dir, &day)?);
         }
-        step(Step::Written)?;
+        step(Step::Written, dir)?;
         for file in &files {
             parquet::publish(dir, file)?;
         }
-        step(Step::Named)
+        step(Step::Named, dir)
     };
     match run() {
         Ok(()) => Ok(files),
@@ -146,7 +146,7 @@ use super::tests::{is_injected, step};
 
 #[cfg(not(test))]
 #[expect(clippy::unnecessary_wraps, reason = "tests make the steps fail")]
-const fn step(_: Step) -> Result<(), Error> {
+const fn step(_: Step, _: &std::path::Path) -> Result<(), Error> {
     Ok(())
 }
 

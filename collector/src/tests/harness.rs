@@ -39,7 +39,6 @@ pub fn raw(dir: &Path) -> Raw {
 /// A running collector.
 pub struct Collector {
     pub address: String,
-    pub dir: PathBuf,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -56,7 +55,6 @@ impl Collector {
         let address = endpoint(&dir).await;
         Self {
             address,
-            dir,
             stop: Some(stop),
             task,
         }
@@ -143,6 +141,16 @@ impl Sender {
 
     pub async fn send(&mut self, batch: &v1::Batch) {
         self.to.send(batch.clone()).await.unwrap();
+    }
+
+    /// The next answer; `None` when the connection is gone.
+    pub async fn next_ack(&mut self) -> Option<Ack> {
+        self.acks.message().await.ok()?
+    }
+
+    /// Sends; `None` when the connection is gone.
+    pub async fn offer(&mut self, batch: &v1::Batch) -> Option<()> {
+        self.to.send(batch.clone()).await.ok()
     }
 
     pub async fn ack(&mut self) -> Ack {

@@ -146,7 +146,8 @@ fn replay(
 
 /// Offset of the next whole record behind a damaged one.
 fn resync(bytes: &[u8], damaged: usize, next: Lsn) -> Option<usize> {
-    let plausible = next.saturating_sub(1)..next.saturating_add(1 << 32);
+    // From the checkpoint of a segment without records on.
+    let plausible = next.saturating_sub(2)..next.saturating_add(1 << 32);
     (damaged + 1..bytes.len().saturating_sub(record::HEADER - 1)).find(|at| {
         let rest = &bytes[*at..];
         // The number is looked at first: a checksum at each offset would take
