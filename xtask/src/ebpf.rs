@@ -9,6 +9,8 @@ mod shape;
 mod source;
 mod toolchain;
 
+pub use toolchain::text;
+
 use std::fs;
 use std::path::Path;
 
@@ -134,4 +136,62 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 )]
 fn eprintln(line: &str) {
     eprintln!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_object_names_the_committed_sources() {
+        let root = crate::root().unwrap();
+        let committed = Committed::read(&root).unwrap();
+        committed
+            .agrees_with_itself(&source::hash(&root).unwrap())
+            .unwrap();
+        assert!(committed.agrees_with_itself(&"0".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn a_changed_object_is_found_out() {
+        let root = crate::root().unwrap();
+        let mut committed = Committed::read(&root).unwrap();
+        let source = committed.manifest.source_sha256.clone();
+        let last = committed.object.len() - 1;
+        committed.object[last] ^= 1;
+        assert!(committed.agrees_with_itself(&source).is_err());
+    }
+
+    #[test]
+    fn the_object_has_both_kinds_of_programs_and_four_maps() {
+        let root = crate::root().unwrap();
+        let shape = Shape::of(&Committed::read(&root).unwrap().object).unwrap();
+        for hook in ["sched_wakeup", "sched_wakeup_new", "sched_switch"] {
+            for kind in ["tp_btf", "raw_tp"] {
+                assert!(
+                    shape.programs.contains(&format!("{kind}/{hook}")),
+                    "{shape:?}"
+                );
+            }
+        }
+        let maps: Vec<_> = shape.maps.keys().map(String::as_str).collect();
+        assert_eq!(maps, ["CPU_NODES", "CPU_STATS", "PID_SLOTS", "SLOT_STATS"]);
+    }
+
+    #[test]
+    fn another_toolchain_is_compared_by_shape() {
+        let root = crate::root().unwrap();
+        let committed = Committed::read(&root).unwrap();
+        let same = |built: &Manifest, object: &[u8]| committed.same_as(built, object);
+        let mut built = committed.manifest.clone();
+        let mut bytes = committed.object.clone();
+        assert!(same(&built, &bytes).is_ok());
+        // Code that differs: an error from the same compiler, not from another.
+        let code = bytes.len() / 2;
+        bytes.extend([0; 8]);
+        assert!(same(&built, &bytes).is_err());
+        built.compiler = "rustc 9.9.9".to_owned();
+        assert!(same(&built, &bytes).is_ok());
+        assert!(same(&built, &bytes[..code]).is_err());
+    }
 }
