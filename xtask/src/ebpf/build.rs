@@ -19,6 +19,12 @@ const TARGET: &str = "bpfel-unknown-none";
 /// The compiler's, with its output.
 pub fn build(root: &Path, tools: &Toolchain, source: &str, log: bool) -> anyhow::Result<Vec<u8>> {
     let place = Place::make(root)?;
+    // First: the folder that it fills is left out of the object by name.
+    let mut fetch = Command::new(&tools.cargo);
+    fetch
+        .current_dir(place.0.join("ebpf/probes"))
+        .env("RUSTC", &tools.rustc);
+    text(fetch.args(["fetch", "--locked"])).context("fetching the crates of the BPF programs")?;
     let target = cache()?.join(if log {
         "ebpf-target-log"
     } else {
@@ -80,6 +86,8 @@ fn flags(tools: &Toolchain) -> anyhow::Result<OsString> {
         Ok(())
     };
     remap(&tools.rust_src, "/rust")?;
+    remap(&tools.rust_src.canonicalize()?, "/rust")?;
+    remap(Path::new(Place::PATH), "/headroom")?;
     let registry = cargo_home()?.join("registry/src");
     for index in fs::read_dir(&registry).into_iter().flatten() {
         remap(&index?.path(), "/registry")?;
