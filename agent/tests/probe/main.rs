@@ -264,6 +264,36 @@ fn counters_never_fall() {
     }
 }
 
+#[test]
+fn dropped_probes_leave_nothing() {
+    let _alone = alone();
+    let Some(first) = probes(1, AttachPolicy::Auto) else {
+        return;
+    };
+    assert!(bpf_files() > 0 && bpf_mappings() > 0);
+    drop(first);
+    for _ in 0..5 {
+        drop(probes(1, AttachPolicy::Auto));
+    }
+    // Nothing is pinned: without a file no program and no map lives on.
+    assert_eq!((bpf_files(), bpf_mappings()), (0, 0));
+}
+
+/// Programs, links and maps that this process holds.
+fn bpf_files() -> usize {
+    let files = std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
+    let infos = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    let kinds = ["map_type:", "prog_type:", "link_type:"];
+    infos
+        .filter(|info| kinds.iter().any(|kind| info.contains(kind)))
+        .count()
+}
+
+fn bpf_mappings() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter(|line| line.contains("bpf-map")).count()
+}
+
 fn counters(r: &Reading) -> [u64; 10] {
     [
         r.at_ns,
