@@ -152,8 +152,8 @@ fn after<T: Task>(switch: &Switch) -> u32 {
     if switch.prev_state & TASK_DEAD != 0 {
         return state::EXITED;
     }
-    // Up to 6.11 the argument still says "sleeping" where a pending signal has
-    // just put the task back to runnable; the field itself is right.
+    // In older kernels the argument still says "sleeping" where a pending signal
+    // has just put the task back to runnable; the field itself is right.
     if T::state(switch.prev) == 0 {
         return state::READY_PREEMPT;
     }
