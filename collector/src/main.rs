@@ -1,4 +1,5 @@
 //! `headroom-collector`: the collector on its own.
+#![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,6 +1,8 @@
 //! Harness of the integration tests: runs the built `headroom` as a user does
 //! and reads an independent truth beside it.
 
+#![forbid(unsafe_code)]
+
 pub mod guests;
 pub mod require;
 pub mod schedstat;
@@ -13,18 +15,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-/// The built `headroom`, brought up to date once in each test process.
+/// The built `headroom`, brought up to date once in each test process; the whole
+/// workspace, because another selection means other features and a rebuild.
 pub fn headroom() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT
         .get_or_init(|| {
             let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
             let status = Command::new(env!("CARGO"))
-                .args(["build", "--quiet", "--locked", "--package", "headroom"])
+                .args(["build", "--quiet", "--locked", "--workspace", "--bins"])
                 .current_dir(root)
                 .status()
                 .expect("run cargo");
-            assert!(status.success(), "cargo build --package headroom failed");
+            assert!(status.success(), "cargo build failed");
             // .../debug/deps/<this test> -> .../debug/headroom
             let exe = std::env::current_exe().expect("own path");
             exe.parent()
@@ -73,6 +76,10 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
     Ok(stdout.into_owned())
 }
 
+/// Between two questions: each may start a process, and the guests under test
+/// need the CPUs.
+const POLL: Duration = Duration::from_millis(500);
+
 /// Asks again until there is an answer or the time is over.
 ///
 /// # Errors
@@ -89,7 +96,7 @@ pub fn wait_for<T>(
             Err(error) if Instant::now() > end => {
                 return Err(error.context(format!("waited {limit:?} for {what}")));
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            Err(_) => std::thread::sleep(POLL),
         }
     }
 }

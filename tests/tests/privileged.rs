@@ -1,5 +1,10 @@
 //! Real guests, real kernel events, the whole chain. One test at a time: they
 //! share two CPUs, and each needs them all.
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "tests, their helpers too"
+)]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

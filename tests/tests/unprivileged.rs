@@ -1,4 +1,5 @@
 //! What needs no capability: the command's own promises.
+#![expect(clippy::unwrap_used, reason = "tests, their helpers too")]
 
 use std::process::{Command, Output};
 

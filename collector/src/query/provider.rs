@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PrunableStatistics;
@@ -106,7 +106,7 @@ impl HotAndStored {
         };
         let statistics = files
             .iter()
-            .map(|f| Arc::new(statistics(&f.bounds)))
+            .map(|f| Arc::new(statistics(&f.bounds, &self.schema())))
             .collect();
         let statistics = PrunableStatistics::new(statistics, self.schema());
         // A predicate that can't be used for this skips nothing.
@@ -173,18 +173,31 @@ impl TableProvider for HotAndStored {
 
 /// Bounds in the form that file skipping takes. They are only ever used for
 /// that, where a bound that is too wide is as good as an exact one.
-fn statistics(bounds: &Bounds) -> Statistics {
-    let column = |bounds: &Option<_>| match bounds {
-        Some((lo, hi)) => ColumnStatistics {
-            min_value: Precision::Exact(ScalarValue::clone(lo)),
-            max_value: Precision::Exact(ScalarValue::clone(hi)),
+fn statistics(bounds: &Bounds, schema: &Schema) -> Statistics {
+    let column = |(bounds, field): (&Option<_>, &Arc<Field>)| {
+        // An unknown bound is a NULL of the column's own type: an untyped one
+        // beside known ones makes DataFusion warn and skip nothing.
+        let (lo, hi) = match bounds {
+            Some((lo, hi)) => (ScalarValue::clone(lo), ScalarValue::clone(hi)),
+            None => match ScalarValue::try_from(field.data_type()) {
+                Ok(null) => (null.clone(), null),
+                Err(_) => return ColumnStatistics::new_unknown(),
+            },
+        };
+        ColumnStatistics {
+            min_value: Precision::Exact(lo),
+            max_value: Precision::Exact(hi),
             ..ColumnStatistics::new_unknown()
-        },
-        None => ColumnStatistics::new_unknown(),
+        }
     };
     Statistics {
         num_rows: Precision::Absent,
         total_byte_size: Precision::Absent,
-        column_statistics: bounds.columns.iter().map(column).collect(),
+        column_statistics: bounds
+            .columns
+            .iter()
+            .zip(schema.fields())
+            .map(column)
+            .collect(),
     }
 }

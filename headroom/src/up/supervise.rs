@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Waits between restarts: doubled from the first to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// A child that lived this long starts again without a wait.
-const STEADY: Duration = Duration::from_secs(30);
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A child that lived this long did its work before it ended: it starts again
+/// after the shortest wait, whatever came before.
+const STEADY: Duration = Duration::from_secs(2);
 /// From the closed pipe to SIGKILL: the collector's last flush to Parquet.
 const DRAIN: Duration = Duration::from_secs(20);
 

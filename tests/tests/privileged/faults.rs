@@ -120,6 +120,28 @@ impl Drop for Small {
     }
 }
 
+/// Writes until nothing goes any more; gives the file that took the space.
+fn fill(place: &Path) -> PathBuf {
+    let ballast = place.join("ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    for block in [64 << 10, 512] {
+        while file.write_all(&vec![0xa5u8; block]).is_ok() {}
+    }
+    ballast
+}
+
+/// Why the collector refuses writes, as the page says it.
+fn refusing(up: &Up) -> anyhow::Result<String> {
+    let mut page = TcpStream::connect(up.page.trim_start_matches("http://"))?;
+    page.write_all(b"GET /api/overview HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    page.read_to_string(&mut text)?;
+    let reason = text.split("\"refusing\":\"").nth(1);
+    let reason = reason.and_then(|t| t.split('"').next()).unwrap_or_default();
+    anyhow::ensure!(!reason.is_empty(), "not refusing yet");
+    Ok(reason.to_owned())
+}
+
 #[test]
 fn a_full_disk_refuses_and_recovers_without_loss() {
     if !have("a_full_disk", &[Need::Bpf, Need::Kvm]) {
@@ -148,30 +170,10 @@ fn a_full_disk_refuses_and_recovers_without_loss() {
     })
     .unwrap();
 
-    let ballast = small.0.join("ballast");
-    let mut file = std::fs::File::create(&ballast).unwrap();
-    let block = vec![0xa5u8; 64 << 10];
-    while file.write_all(&block).is_ok() {}
-    while file.write_all(&block[..512]).is_ok() {}
-    drop(file);
+    let ballast = fill(&small.0);
     let collector = up.service("collector").unwrap();
     // Held full until writes are really refused and for a while after.
-    let refused = wait_for("a refusal", Duration::from_secs(60), || {
-        let mut page = TcpStream::connect(up.page.trim_start_matches("http://"))?;
-        page.write_all(
-            b"GET /api/overview HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-        )?;
-        let mut text = String::new();
-        page.read_to_string(&mut text)?;
-        let refusing = text
-            .split("\"refusing\":\"")
-            .nth(1)
-            .and_then(|t| t.split('"').next())
-            .unwrap_or_default();
-        anyhow::ensure!(!refusing.is_empty(), "not refusing yet");
-        Ok(refusing.to_owned())
-    })
-    .unwrap();
+    let refused = wait_for("a refusal", Duration::from_secs(60), || refusing(&up)).unwrap();
     println!("refusing: {refused}");
     std::thread::sleep(Duration::from_secs(5));
     let before = count(&up).unwrap();
