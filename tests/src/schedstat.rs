@@ -61,8 +61,17 @@ impl Recorder {
             let mut seen: BTreeMap<u32, Vec<(i64, u64)>> = BTreeMap::new();
             while !stopped.load(Ordering::Relaxed) {
                 for (pid, tid) in &threads {
-                    if let Ok((_, wait)) = read(*pid, *tid) {
-                        seen.entry(*tid).or_default().push((now_us(), wait));
+                    let before = now_us();
+                    let Ok((_, wait)) = read(*pid, *tid) else {
+                        continue;
+                    };
+                    let after = now_us();
+                    // A reader that was preempted itself does not know when
+                    // the value was true.
+                    if after - before < 2000 {
+                        seen.entry(*tid)
+                            .or_default()
+                            .push((before.midpoint(after), wait));
                     }
                 }
                 std::thread::sleep(Duration::from_millis(20));

@@ -104,6 +104,10 @@ impl HotAndStored {
         let Some(predicate) = predicate else {
             return files;
         };
+        // DataFusion warns of statistics without any file.
+        if files.is_empty() {
+            return files;
+        }
         let statistics = files
             .iter()
             .map(|f| Arc::new(statistics(&f.bounds, &self.schema())))

