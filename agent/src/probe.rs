@@ -148,7 +148,7 @@ impl Probes {
     }
 
     /// Stops to count a thread. Its slot is given out again only after
-    /// [`slots::QUARANTINE`], when no program can still write to it.
+    /// one second of rest, when no program can still write to it.
     ///
     /// # Errors
     /// The kernel refused the update; the slot is then lost until the probes

@@ -4,7 +4,7 @@
 //! `headroom_core::rows`; nothing of the collector is imported.
 //!
 //! The collector sums windows into bins of one step; each refresh asks only
-//! for the latest bins again, and every [`RELOAD_EVERY`] refreshes for all of
+//! for the latest bins again, and every `RELOAD_EVERY` refreshes for all of
 //! them, because an agent that was cut off ships its old windows late.
 
 mod client;

@@ -1,3 +1,5 @@
+use std::io::{self, Write as _};
+
 use super::*;
 
 #[test]
@@ -37,7 +39,7 @@ fn a_short_run_gives_whole_figures() {
                 !required.split(',').any(|r| r == "bpf"),
                 "bpf is required: {error}"
             );
-            println!("skip: {error}");
+            let _ = writeln!(io::stderr(), "skip: {error}");
         }
         Err(error) => panic!("{error}"),
     }

@@ -25,6 +25,12 @@ pub fn missing() -> Option<String> {
     skip("kvm", kvm.or(qemu)?)
 }
 
+/// Says why a test does not run. Not println!: the test runner would keep it
+/// to itself.
+pub fn skipped(reason: impl std::fmt::Display) {
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skip: {reason}\n"));
+}
+
 /// A reason to skip, unless the capability is required.
 pub fn skip(capability: &str, reason: String) -> Option<String> {
     let required = std::env::var("HEADROOM_REQUIRE").unwrap_or_default();

@@ -7,7 +7,7 @@ mod process;
 #[expect(dead_code, reason = "the shipping tests order faults, these do not")]
 mod server;
 
-use std::path::PathBuf;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use rustix::process::Signal;
 fn probing() -> Option<Sampler> {
     let sampler = Sampler::new(SamplerOptions::new("here".into()));
     if let Some(reason) = sampler.degraded() {
-        println!("skip: {}", skip("bpf", reason.to_owned())?);
+        guest::skipped(skip("bpf", reason.to_owned())?);
         return None;
     }
     Some(sampler)
@@ -135,7 +135,7 @@ fn pauses(sampler: &mut Sampler, guest: &Guest, name: &str) {
 #[test]
 fn a_guest_by_probes() {
     if let Some(reason) = missing() {
-        println!("skip: {reason}");
+        guest::skipped(reason);
         return;
     }
     if let Some(sampler) = probing() {
@@ -146,7 +146,7 @@ fn a_guest_by_probes() {
 #[test]
 fn a_guest_by_schedstat() {
     if let Some(reason) = missing() {
-        println!("skip: {reason}");
+        guest::skipped(reason);
         return;
     }
     life_of_a_guest(by_schedstat(), "fallback");
@@ -157,7 +157,7 @@ fn a_guest_by_schedstat() {
 #[test]
 fn ready_agrees_with_the_kernels_account() {
     if let Some(reason) = missing() {
-        println!("skip: {reason}");
+        guest::skipped(reason);
         return;
     }
     let Some(mut sampler) = probing() else { return };
@@ -202,29 +202,40 @@ fn ready_agrees_with_the_kernels_account() {
     );
 }
 
-/// Where this machine has debugfs, if anywhere.
-fn debugfs() -> Option<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
-    let fields = mounts.lines().map(|l| l.split(' ').collect::<Vec<_>>());
-    let mount = fields
-        .filter(|f| f[2] == "debugfs")
-        .map(|f| PathBuf::from(f[1]).join("kvm"))
-        .next();
-    mount.filter(|kvm| kvm.exists())
+/// debugfs, mounted for one test; unmounted on drop.
+struct Debugfs(tempfile::TempDir);
+
+impl Debugfs {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().expect("directory");
+        let mut mount = Command::new("mount");
+        let status = mount.args(["-t", "debugfs", "none"]).arg(dir.path());
+        let mounted = Self(dir);
+        status
+            .status()
+            .is_ok_and(|s| s.success())
+            .then_some(mounted)
+    }
+}
+
+impl Drop for Debugfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
 }
 
 #[test]
 fn vcpu_threads_without_names() {
     if let Some(reason) = missing() {
-        println!("skip: {reason}");
+        guest::skipped(reason);
         return;
     }
-    let Some(kvm_debug) = debugfs() else {
-        println!("skip: debugfs is not mounted");
+    let Some(debugfs) = Debugfs::mount() else {
+        guest::skipped("debugfs can't be mounted");
         return;
     };
     let options = SamplerOptions {
-        kvm_debug,
+        kvm_debug: debugfs.0.path().join("kvm"),
         attach: AttachPolicy::Off,
         ..SamplerOptions::new("here".into())
     };

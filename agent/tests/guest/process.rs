@@ -94,7 +94,7 @@ async fn until(what: &str, done: impl Fn() -> bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn works_without_capabilities() {
     if let Some(reason) = missing() {
-        println!("skip: {reason}");
+        crate::guest::skipped(reason);
         return;
     }
     let store = Shared::default();

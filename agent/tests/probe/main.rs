@@ -27,6 +27,12 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Says why a test does not run. Not println!: the test runner would keep it
+/// to itself.
+fn skipped(reason: impl std::fmt::Display) {
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skip: {reason}\n"));
+}
+
 /// Attached probes; `None` after a printed reason where the host can't.
 fn probes(slots: u16, attach: AttachPolicy) -> Option<Probes> {
     match Probes::attach(&ProbeOptions { slots, attach }) {
@@ -38,7 +44,7 @@ fn probes(slots: u16, attach: AttachPolicy) -> Option<Probes> {
                 !required.split(',').any(|r| r == "bpf"),
                 "bpf is required: {reason}"
             );
-            println!("skip: {reason}");
+            skipped(reason);
             None
         }
     }
@@ -136,7 +142,7 @@ fn an_exit_is_seen_and_the_pid_counts_no_more() {
 fn moves_between_cpus_are_counted_exactly() {
     let _alone = alone();
     if std::thread::available_parallelism().unwrap().get() < 2 {
-        println!("skip: one CPU only");
+        skipped("one CPU only");
         return;
     }
     for policy in [AttachPolicy::TpBtf, AttachPolicy::RawTp] {

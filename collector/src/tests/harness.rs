@@ -258,5 +258,5 @@ pub fn skip(capability: &str, reason: &str) {
         !required.split(',').any(|c| c == capability),
         "{capability} is required, but: {reason}"
     );
-    println!("skip: {reason}");
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skip: {reason}\n"));
 }

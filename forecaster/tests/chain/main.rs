@@ -2,7 +2,6 @@
 //! run in the test. All windows are synthetic: made here from a formula.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
-#![expect(clippy::print_stdout, reason = "a skip is told on stdout")]
 
 mod collector;
 mod delivery;

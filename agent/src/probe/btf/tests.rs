@@ -82,7 +82,10 @@ fn cut_bytes_are_refused() {
 #[test]
 fn this_kernel_has_the_fields() {
     if !std::path::Path::new(PATH).exists() {
-        eprintln!("skip: {PATH} does not exist");
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("skip: {PATH} does not exist\n"),
+        );
         return;
     }
     let offsets = offsets().unwrap();
