@@ -22,17 +22,25 @@ apt_need() {
     shift
     if command -v "$there" >/dev/null 2>&1 || [ -e "$there" ]; then return 0; fi
     echo "installing $*" >&2
+    local log=$HEADROOM_CACHE/install.log
+    if ! apt_install "$@" >"$log" 2>&1; then
+        cat "$log" >&2
+        echo "apt-get could not install $*: its reason stands above" >&2
+        exit 1
+    fi
+}
+
+apt_install() {
     if [ -z "${apt_updated:-}" ]; then
-        as_root apt-get update -qq >&2
+        as_root apt-get update -qq || return
         apt_updated=1
     fi
-    DEBIAN_FRONTEND=noninteractive as_root apt-get install -y -qq --no-install-recommends "$@" >&2
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
 }
 
 need_build() {
-    apt_need cc gcc libc6-dev
-    # aws-lc and zstd compile C++ and C.
-    apt_need c++ g++
+    # aws-lc and zstd compile C and C++; Rust links with cc.
+    apt_need c++ gcc g++ libc6-dev
     if ! command -v cargo >/dev/null 2>&1; then
         echo "cargo is missing: install Rust 1.95 or later from https://rustup.rs and run this again" >&2
         exit 1

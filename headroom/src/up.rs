@@ -65,16 +65,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     let agent = Service::start("agent", &run_file)?;
     let forecaster = Service::start("forecaster", &run_file)?;
     let page = tokio::spawn(page::serve(listener, page::State::new(&data_dir)));
-    say(&format!(
-        "headroom is up after {:.1} s",
-        started.elapsed().as_secs_f64()
-    ));
-    say(&format!("  page        http://{page_at}/"));
-    say(&format!("  collector   {} (gRPC)", file.collector.listen));
-    say(&format!("  data        {}", data_dir.display()));
-    say(
-        "  ask         headroom sql \"SELECT vm_name, ready_ratio FROM vms ORDER BY ts DESC LIMIT 10\"",
-    );
+    greet(started, page_at, &file, &data_dir)?;
 
     tokio::select! {
         () = crate::interrupted() => {}
@@ -88,6 +79,26 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     }
     forecaster.stop().await;
     collector.stop().await;
+    Ok(())
+}
+
+/// Where everything is, with a question to begin with.
+fn greet(
+    started: Instant,
+    page_at: std::net::SocketAddr,
+    file: &config::File,
+    data_dir: &Path,
+) -> anyhow::Result<()> {
+    let seconds = started.elapsed().as_secs_f64();
+    let (dir, exe) = (data_dir.display(), std::env::current_exe()?);
+    say(&format!("headroom is up after {seconds:.1} s"));
+    say(&format!("  page        http://{page_at}/"));
+    say(&format!("  collector   {} (gRPC)", file.collector.listen));
+    say(&format!("  data        {dir}"));
+    say(&format!(
+        "  ask         {} sql --data-dir {dir} \"SELECT vm_name, ready_ratio FROM vms ORDER BY ts DESC LIMIT 10\"",
+        exe.display()
+    ));
     Ok(())
 }
 
