@@ -61,12 +61,7 @@ async fn ask(data_dir: &Path, statement: &str) -> anyhow::Result<(SchemaRef, Vec
                 data_dir.display()
             )
         })?;
-    let mut answer = engine.sql(statement).await?;
-    let mut batches = Vec::new();
-    while let Some(batch) = answer.next().await {
-        batches.push(batch?);
-    }
-    Ok((answer.schema, batches))
+    Ok(engine.collect(statement).await?)
 }
 
 /// A connection to the collector that runs on a data directory, if one does.
