@@ -86,12 +86,7 @@ impl Rows for Offline {
             path,
             "unreadable file left out of the answer"
         );
-        let mut next = Snapshot::clone(&self.snapshot.load());
-        let mut files = Vec::clone(&next.tables[table].files);
-        let before = files.len();
-        files.retain(|f| f.path != path);
-        let found = files.len() < before;
-        next.tables[table].files = Arc::new(files);
+        let (next, found) = self.snapshot.load().without(table, path);
         self.snapshot.store(Arc::new(next));
         found
     }

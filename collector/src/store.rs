@@ -80,6 +80,17 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The same without one file of a table, and whether it was there.
+    pub fn without(&self, table: usize, path: &str) -> (Self, bool) {
+        let mut next = self.clone();
+        let mut files = Vec::clone(&next.tables[table].files);
+        let before = files.len();
+        files.retain(|f| f.path != path);
+        let found = files.len() < before;
+        next.tables[table].files = Arc::new(files);
+        (next, found)
+    }
+
     /// Rows and bytes in memory.
     pub fn hot(&self) -> (u64, u64) {
         let batches = self.tables.iter().flat_map(TableRows::in_memory);
@@ -233,12 +244,7 @@ impl Store {
 
     fn forget(&self, table: usize, path: &str) -> bool {
         let _change = self.lock();
-        let mut next = Snapshot::clone(&self.snapshot.load());
-        let mut files = Vec::clone(&next.tables[table].files);
-        let before = files.len();
-        files.retain(|f| f.path != path);
-        let found = files.len() < before;
-        next.tables[table].files = Arc::new(files);
+        let (next, found) = self.snapshot.load().without(table, path);
         self.snapshot.store(Arc::new(next));
         found
     }
