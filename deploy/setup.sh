@@ -7,6 +7,12 @@
 HEADROOM_CACHE=${HEADROOM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/headroom}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HEADROOM_CACHE/target}
 mkdir -p "$HEADROOM_CACHE" "$CARGO_TARGET_DIR"
+# Cargo tells a changed source by its time alone: another clone's build must not
+# pass for this one's, so a change of clone makes every source new.
+if [ "$(cat "$CARGO_TARGET_DIR/clone" 2>/dev/null)" != "$PWD" ]; then
+    find . \( -name target -o -name .git \) -prune -o -type f -exec touch {} +
+    echo "$PWD" >"$CARGO_TARGET_DIR/clone"
+fi
 # rustup's proxy would try to download components that rust-toolchain files or
 # a new channel ask for; the installed stable is what we build with.
 export RUSTUP_AUTO_INSTALL=0
