@@ -2,12 +2,15 @@
 //! window: subtract and make rows.
 
 mod host;
+mod numbers;
+mod observe;
 mod rows;
 mod track;
 pub mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use headroom_core::batch::Chunk;
 use headroom_core::rows::{EventRow, HostRow, VcpuRow, VmRow};
@@ -17,7 +20,13 @@ use crate::discover::{Discovery, Vm, VmKey};
 use crate::probe::{AttachPolicy, ProbeOptions, Probes};
 use crate::source::{HostSource, Mixed, ThreadSource as _};
 use host::{HostReader, HostReading};
+use numbers::Numbers;
+pub use observe::{FamilyStatus, Observer, Scene, SceneVm};
+pub use rows::Frame;
 use track::Tracked;
+
+/// VMs that have a number in the probes' maps at once.
+const MAX_VMS: u16 = 1023;
 
 /// What a sampler needs to know.
 #[derive(Clone, Debug)]
@@ -60,6 +69,8 @@ pub struct Window {
     pub hosts: Vec<HostRow>,
     /// What happened since the last window.
     pub events: Vec<EventRow>,
+    /// Rows of the other families.
+    pub more: Vec<Chunk>,
 }
 
 impl Window {
@@ -72,7 +83,10 @@ impl Window {
             Chunk::of(&self.hosts),
             Chunk::of(&self.events),
         ];
-        all.into_iter().filter(|chunk| chunk.rows() > 0).collect()
+        all.into_iter()
+            .chain(self.more.iter().cloned())
+            .filter(|chunk| chunk.rows() > 0)
+            .collect()
     }
 }
 
@@ -88,6 +102,8 @@ pub struct Sampler<P: HostSource = Probes> {
     host_base: HostReading,
     events: Vec<EventRow>,
     spool_dropped_rows: u64,
+    observers: Vec<Box<dyn Observer>>,
+    numbers: Numbers,
 }
 
 impl Sampler<Probes> {
@@ -131,6 +147,8 @@ impl<P: HostSource> Sampler<P> {
             host_reader,
             events: Vec::new(),
             spool_dropped_rows: 0,
+            observers: Vec::new(),
+            numbers: Numbers::new(MAX_VMS),
         };
         let subject = format!("host/{}", sampler.host);
         let detail = format!(
@@ -183,6 +201,10 @@ impl<P: HostSource> Sampler<P> {
             tracked.update(vm, &mut self.source);
             self.live.insert(tracked.vm.key.clone(), tracked);
         }
+        let scene = scene(&self.live, &self.ended);
+        for observer in &mut self.observers {
+            observer.tick(&scene);
+        }
         for name in self.discovery.take_nameless() {
             let detail = "its vCPU threads have no names: mount debugfs at /sys/kernel/debug, or start QEMU with -name …,debug-threads=on";
             tracing::warn!(vm = name, "vm not measured: its vcpu threads have no names");
@@ -198,7 +220,7 @@ impl<P: HostSource> Sampler<P> {
             events: std::mem::take(&mut self.events),
             ..Window::default()
         };
-        let frame = rows::Frame {
+        let frame = Frame {
             ts: ts_us,
             host: &self.host,
         };
@@ -208,7 +230,14 @@ impl<P: HostSource> Sampler<P> {
             skews = rows::add(skews, vm.clock_skews);
             rows::push_vm(&frame, &tracked.vm, vm, &mut out);
         }
-        self.ended.clear();
+        let scene = scene(&self.live, &self.ended);
+        for observer in &mut self.observers {
+            out.more.extend(observer.window(&frame, &scene));
+        }
+        let now = Instant::now();
+        for number in self.ended.drain(..).filter_map(|gone| gone.number) {
+            self.numbers.release(number, now);
+        }
         let span = host_now.since(&self.host_base);
         let mut row = rows::host_row(&frame, &span, &self.host_reader, &out);
         row.vms = rows::count(self.live.len());
@@ -237,7 +266,8 @@ impl<P: HostSource> Sampler<P> {
             format!("vm/{}", vm.id),
             format!("{name} runs in process {pid} ({platform})"),
         );
-        Tracked::new(vm.clone())
+        let number = self.numbers.take(Instant::now());
+        Tracked::new(vm.clone(), number)
     }
 
     fn stopped(&mut self, mut tracked: Tracked<P>) {
@@ -265,6 +295,27 @@ impl<P: HostSource> Sampler<P> {
             subject,
             detail,
         });
+    }
+}
+
+/// The VMs of a window: those that live and those that ended in it.
+fn scene<'a, P: HostSource>(
+    live: &'a BTreeMap<VmKey, Tracked<P>>,
+    ended: &'a [Tracked<P>],
+) -> Scene<'a> {
+    let of = |live| {
+        move |tracked: &'a Tracked<P>| SceneVm {
+            vm: &tracked.vm,
+            index: tracked.number,
+            live,
+        }
+    };
+    Scene {
+        vms: live
+            .values()
+            .map(of(true))
+            .chain(ended.iter().map(of(false)))
+            .collect(),
     }
 }
 

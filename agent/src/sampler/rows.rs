@@ -11,6 +11,7 @@ use crate::discover::Vm;
 use crate::source::SCHEDSTAT;
 
 /// What all rows of a window share.
+#[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     /// End of the window, µs since 1970 UTC.
     pub ts: i64,

@@ -10,6 +10,8 @@ use crate::source::{HostSource, Mixed, MixedThread, Reading, ThreadSource as _};
 pub struct Tracked<P: HostSource> {
     /// As the last scan saw it.
     pub vm: Vm,
+    /// Its number in the probes' maps.
+    pub number: Option<u16>,
     threads: BTreeMap<ThreadKey, Thread<P::Handle>>,
     closed: VmDelta,
 }
@@ -46,9 +48,10 @@ pub struct VcpuDelta {
 }
 
 impl<P: HostSource> Tracked<P> {
-    pub fn new(vm: Vm) -> Self {
+    pub fn new(vm: Vm, number: Option<u16>) -> Self {
         Self {
             vm,
+            number,
             threads: BTreeMap::new(),
             closed: VmDelta::default(),
         }
