@@ -1,10 +1,14 @@
 //! Once a second: find the VMs, register their threads, read them. Once a
 //! window: subtract and make rows.
 
+mod blame;
+mod cpus;
+mod families;
 mod host;
 mod numbers;
 mod observe;
 mod rows;
+mod sched;
 mod track;
 pub mod window;
 
@@ -19,6 +23,8 @@ use crate::clock;
 use crate::discover::{Discovery, Vm, VmKey};
 use crate::probe::{AttachPolicy, ProbeOptions, Probes};
 use crate::source::{HostSource, Mixed, ThreadSource as _};
+use blame::{Matrix, Waited};
+use cpus::Cpus;
 use host::{HostReader, HostReading};
 use numbers::Numbers;
 pub use observe::{FamilyStatus, Observer, Scene, SceneVm};
@@ -104,6 +110,9 @@ pub struct Sampler<P: HostSource = Probes> {
     spool_dropped_rows: u64,
     observers: Vec<Box<dyn Observer>>,
     numbers: Numbers,
+    cpus: Option<Cpus>,
+    matrix: Matrix,
+    sampled_ns: u64,
 }
 
 impl Sampler<Probes> {
@@ -137,6 +146,13 @@ impl<P: HostSource> Sampler<P> {
     ) -> Self {
         let source = Mixed::new(probes);
         let host_reader = HostReader::new();
+        let cpus = source.probes().map(|probes| {
+            let interrupts = probes
+                .families()
+                .iter()
+                .any(|f| f.family == "irq" && f.source.is_some());
+            Cpus::new(probes.cpus(), clock::monotonic_ns(), interrupts)
+        });
         let mut sampler = Self {
             host_base: host_reader.read(source.probes()),
             host: options.host,
@@ -150,6 +166,9 @@ impl<P: HostSource> Sampler<P> {
             spool_dropped_rows: 0,
             observers: Vec::new(),
             numbers: Numbers::new(MAX_VMS),
+            cpus,
+            matrix: Matrix::default(),
+            sampled_ns: clock::monotonic_ns(),
         };
         let subject = format!("host/{}", sampler.host);
         let detail = format!(
@@ -203,6 +222,9 @@ impl<P: HostSource> Sampler<P> {
             self.live.insert(tracked.vm.key.clone(), tracked);
         }
         let scene = scene(&self.live, &self.ended);
+        if let Some(probes) = self.source.probes() {
+            self.matrix.settle(&scene, &|victim| probes.blamed(victim));
+        }
         for observer in &mut self.observers {
             observer.tick(&scene);
         }
@@ -210,6 +232,17 @@ impl<P: HostSource> Sampler<P> {
             let detail = "its vCPU threads have no names: mount debugfs at /sys/kernel/debug, or start QEMU with -name …,debug-threads=on";
             tracing::warn!(vm = name, "vm not measured: its vcpu threads have no names");
             self.event("vm_unreadable", format!("vm/{name}"), detail.to_owned());
+        }
+    }
+
+    /// Between ticks, some twenty times a second: looks how many vCPUs of each
+    /// VM run or are ready at once. Reads memory only.
+    pub fn sample(&mut self) {
+        let now = clock::monotonic_ns();
+        let time_ns = now.saturating_sub(self.sampled_ns);
+        self.sampled_ns = now;
+        for tracked in self.live.values_mut() {
+            tracked.sample(time_ns, &self.source);
         }
     }
 
@@ -226,12 +259,31 @@ impl<P: HostSource> Sampler<P> {
             host: &self.host,
         };
         let mut skews = None;
+        let mut blamed = Vec::new();
         for tracked in self.live.values_mut().chain(&mut self.ended) {
             let vm = tracked.close_window();
             skews = rows::add(skews, vm.clock_skews);
+            let sched = sched::Sched::of(&vm);
+            out.more.extend(sched.rows(&frame, &tracked.vm));
+            blamed.extend(sched.victim.map(|victim| Waited {
+                key: tracked.vm.key.clone(),
+                victim,
+                open: vm.open_vms.clone(),
+            }));
             rows::push_vm(&frame, &tracked.vm, vm, &mut out);
         }
         let scene = scene(&self.live, &self.ended);
+        if let Some(probes) = self.source.probes() {
+            let rows = self
+                .matrix
+                .window(&frame, &scene, &blamed, &|victim| probes.blamed(victim));
+            out.more.push(Chunk::of(&rows));
+            if let Some(cpus) = &mut self.cpus {
+                out.more
+                    .extend(cpus.rows(&frame, probes.cpus(), clock::monotonic_ns()));
+            }
+        }
+        out.more.push(families::rows(&frame, &self.families()));
         for observer in &mut self.observers {
             out.more.extend(observer.window(&frame, &scene));
         }
@@ -257,6 +309,21 @@ impl<P: HostSource> Sampler<P> {
             tracked.claim_free_slots(&mut self.source);
         }
         out
+    }
+
+    /// How far each family of measurements works.
+    #[must_use]
+    pub fn families(&self) -> Vec<FamilyStatus> {
+        let probes = match (self.source.probes(), &self.degraded) {
+            (Some(probes), _) => probes.families(),
+            (None, reason) => vec![FamilyStatus {
+                family: "sched",
+                source: Some(self.source.name().to_owned()),
+                reason: reason.clone(),
+            }],
+        };
+        let others = self.observers.iter().flat_map(|o| o.status());
+        probes.into_iter().chain(others).collect()
     }
 
     fn started(&mut self, vm: &Vm) -> Tracked<P> {

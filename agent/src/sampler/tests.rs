@@ -92,6 +92,10 @@ impl HostSource for Script {
         Vec::new()
     }
 
+    fn active(&self, _: &u32) -> Option<bool> {
+        Some(true)
+    }
+
     fn families(&self) -> Vec<FamilyStatus> {
         Vec::new()
     }
