@@ -14,5 +14,6 @@ mod run;
 pub mod sampler;
 pub mod ship;
 pub mod source;
+pub mod topology;
 
 pub use run::{Prepared, main_blocking, prepare, run, run_prepared};

@@ -4,7 +4,9 @@
 mod host;
 mod numbers;
 mod observe;
+mod repeat;
 mod rows;
+mod topology;
 mod track;
 pub mod window;
 
@@ -23,6 +25,7 @@ use host::{HostReader, HostReading};
 use numbers::Numbers;
 pub use observe::{FamilyStatus, Observer, Scene, SceneVm};
 pub use rows::Frame;
+use topology::TopologyFamily;
 use track::Tracked;
 
 /// VMs that have a number in the probes' maps at once.
@@ -39,6 +42,8 @@ pub struct SamplerOptions {
     pub attach: AttachPolicy,
     /// Where `/proc` is.
     pub proc: PathBuf,
+    /// Where `/sys` is.
+    pub sys: PathBuf,
     /// Where KVM's directory in debugfs is, if there is one.
     pub kvm_debug: PathBuf,
 }
@@ -53,6 +58,7 @@ impl SamplerOptions {
             slots,
             attach: AttachPolicy::Auto,
             proc: "/proc".into(),
+            sys: "/sys".into(),
             kvm_debug: "/sys/kernel/debug/kvm".into(),
         }
     }
@@ -123,7 +129,10 @@ impl Sampler<Probes> {
             ),
             (_, Err(error)) => (None, Some(chain(&error))),
         };
-        Self::with_source(options, probes, degraded)
+        let topology = TopologyFamily::new(options.sys.clone(), options.proc.clone());
+        let mut sampler = Self::with_source(options, probes, degraded);
+        sampler.observers.push(Box::new(topology));
+        sampler
     }
 }
 

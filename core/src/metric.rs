@@ -105,6 +105,9 @@ pub const TABLES: &[&Table] = &[
     &crate::rows::EVENTS,
     &crate::rows::FORECASTS,
     &crate::rows::RECOMMENDATION_LOG,
+    &crate::rows::TOPOLOGY,
+    &crate::rows::TOPOLOGY_NODES,
+    &crate::rows::INVENTORY,
 ];
 
 /// The table of that name.
