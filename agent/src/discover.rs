@@ -77,6 +77,13 @@ pub struct Vm {
     pub threads: Vec<VmThread>,
 }
 
+/// Whether that process still is the one of the key, by its start.
+pub(crate) fn is_still(proc: &std::path::Path, key: &VmKey) -> bool {
+    proc::Proc::new(proc.into())
+        .stat(key.pid)
+        .is_some_and(|stat| stat.start_ticks == key.start_ticks)
+}
+
 /// Gives each VM its id; of several with one UUID the oldest keeps it.
 fn assign_ids(vms: &mut [Vm]) {
     vms.sort_by_key(|vm| (vm.key.start_ticks, vm.key.pid));

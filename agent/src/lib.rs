@@ -7,6 +7,7 @@ pub mod bench;
 pub mod clock;
 pub mod config;
 pub mod discover;
+pub mod inventory;
 mod memory;
 pub mod privilege;
 pub mod probe;

@@ -2,6 +2,7 @@
 //! window: subtract and make rows.
 
 mod host;
+mod inventory;
 mod numbers;
 mod observe;
 mod repeat;
@@ -22,6 +23,7 @@ use crate::discover::{Discovery, Vm, VmKey};
 use crate::probe::{AttachPolicy, ProbeOptions, Probes};
 use crate::source::{HostSource, Mixed, ThreadSource as _};
 use host::{HostReader, HostReading};
+use inventory::{Book, InventoryFamily, Places};
 use numbers::Numbers;
 pub use observe::{FamilyStatus, Observer, Scene, SceneVm};
 pub use rows::Frame;
@@ -46,6 +48,10 @@ pub struct SamplerOptions {
     pub sys: PathBuf,
     /// Where KVM's directory in debugfs is, if there is one.
     pub kvm_debug: PathBuf,
+    /// Where libvirt keeps the state of running domains, if it is there.
+    pub libvirt: PathBuf,
+    /// Labels of VMs; see [`crate::inventory::Rules`].
+    pub labels: Option<PathBuf>,
 }
 
 impl SamplerOptions {
@@ -60,6 +66,8 @@ impl SamplerOptions {
             proc: "/proc".into(),
             sys: "/sys".into(),
             kvm_debug: "/sys/kernel/debug/kvm".into(),
+            libvirt: "/run/libvirt/qemu".into(),
+            labels: None,
         }
     }
 }
@@ -109,6 +117,7 @@ pub struct Sampler<P: HostSource = Probes> {
     events: Vec<EventRow>,
     spool_dropped_rows: u64,
     observers: Vec<Box<dyn Observer>>,
+    book: Book,
     numbers: Numbers,
 }
 
@@ -130,8 +139,15 @@ impl Sampler<Probes> {
             (_, Err(error)) => (None, Some(chain(&error))),
         };
         let topology = TopologyFamily::new(options.sys.clone(), options.proc.clone());
+        let places = Places {
+            proc: options.proc.clone(),
+            libvirt: options.libvirt.clone(),
+        };
+        let labels = options.labels.clone();
         let mut sampler = Self::with_source(options, probes, degraded);
+        let inventory = InventoryFamily::new(places, labels, sampler.book.clone());
         sampler.observers.push(Box::new(topology));
+        sampler.observers.push(Box::new(inventory));
         sampler
     }
 }
@@ -157,6 +173,7 @@ impl<P: HostSource> Sampler<P> {
             events: Vec::new(),
             spool_dropped_rows: 0,
             observers: Vec::new(),
+            book: Book::default(),
             numbers: Numbers::new(MAX_VMS),
         };
         let subject = format!("host/{}", sampler.host);
@@ -214,6 +231,9 @@ impl<P: HostSource> Sampler<P> {
         for observer in &mut self.observers {
             observer.tick(&scene);
         }
+        for problem in self.book.take_problems() {
+            self.event("labels_broken", format!("host/{}", self.host), problem);
+        }
         for name in self.discovery.take_nameless() {
             let detail = "its vCPU threads have no names: mount debugfs at /sys/kernel/debug, or start QEMU with -name …,debug-threads=on";
             tracing::warn!(vm = name, "vm not measured: its vcpu threads have no names");
@@ -237,7 +257,11 @@ impl<P: HostSource> Sampler<P> {
         for tracked in self.live.values_mut().chain(&mut self.ended) {
             let vm = tracked.close_window();
             skews = rows::add(skews, vm.clock_skews);
+            let told = out.vms.len();
             rows::push_vm(&frame, &tracked.vm, vm, &mut out);
+            for row in &mut out.vms[told..] {
+                self.book.fill(&tracked.vm.key, row);
+            }
         }
         let scene = scene(&self.live, &self.ended);
         for observer in &mut self.observers {
