@@ -219,6 +219,11 @@ impl<P: HostSource> Sampler<P> {
         for (_, tracked) in gone {
             self.stopped(tracked);
         }
+        for vm in &vms {
+            if let Some(tracked) = self.live.get_mut(&vm.key) {
+                tracked.release_gone(vm, &mut self.source);
+            }
+        }
         for vm in vms {
             let mut tracked = self
                 .live
