@@ -126,7 +126,7 @@ fn a_file_that_changes() {
     assert!(broken(&mut file).contains("cannot be read"));
     assert_eq!(file.rules().of(None, "web-1").tenant, some("acme"));
     drop(keep);
-    write(&format!("# {}\n", " ".repeat(file::MAX_BYTES as usize)));
+    write(&format!("# {}\n", " ".repeat(4 << 20)));
     assert!(broken(&mut file).contains("4 MiB"));
     write("");
     assert!(matches!(file.poll(), Poll::Loaded));
