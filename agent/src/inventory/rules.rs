@@ -29,7 +29,7 @@ pub enum LabelsError {
     /// It is there and cannot be read.
     #[error("cannot be read ({0}); make it readable by the agent's user, or take agent.labels out")]
     Read(#[source] std::io::Error),
-    /// It is beyond [`super::file::MAX_BYTES`].
+    /// It is beyond 4 MiB.
     #[error("has more than 4 MiB; name groups of VMs by glob instead of each one")]
     TooLarge,
     /// A line is wrong.

@@ -127,17 +127,7 @@ async fn works_without_capabilities() {
         .expect("host row");
     println!("{source}, resident {} KiB with 4 VMs", agent.rss_kib());
     let all = batches(&store);
-    let chunks = all
-        .iter()
-        .flat_map(|b| &b.chunks)
-        .filter(|c| c.table.name == "vcpus");
-    let sources: Vec<String> = chunks
-        .filter_map(|c| match &c.columns[c.table.position("source")?] {
-            ColumnData::Text(values) => Some(values.iter().flatten().cloned().collect::<Vec<_>>()),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let sources = texts(&all, "vcpus", "source");
     assert!(sources.iter().all(|s| *s == source), "{sources:?}");
     wire_size(&store);
     who_they_are(&all);

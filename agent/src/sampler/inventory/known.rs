@@ -20,6 +20,8 @@ const MAX_XML_BYTES: u64 = 4 << 20;
 pub struct Known {
     /// The row that was told last.
     pub told: Option<InventoryRow>,
+    /// End of the last window in which its files were read.
+    pub read: Option<i64>,
     /// By the command line; `None` until it was read.
     arguments: Option<Labels>,
     domain: Domain,
