@@ -52,6 +52,7 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let options = SamplerOptions {
         slots: config.slots,
         attach: config.attach,
+        labels: config.labels.clone(),
         ..SamplerOptions::new(config.host.clone())
     };
     let sampler = Sampler::new(options);

@@ -5,10 +5,13 @@ mod blame;
 mod cpus;
 mod families;
 mod host;
+mod inventory;
 mod numbers;
 mod observe;
+mod repeat;
 mod rows;
 mod sched;
+mod topology;
 mod track;
 pub mod window;
 
@@ -26,9 +29,11 @@ use crate::source::{HostSource, Mixed, ThreadSource as _};
 use blame::{Matrix, Waited};
 use cpus::Cpus;
 use host::{HostReader, HostReading};
+use inventory::{Book, InventoryFamily, Places};
 use numbers::Numbers;
 pub use observe::{FamilyStatus, Observer, Scene, SceneVm};
 pub use rows::Frame;
+use topology::TopologyFamily;
 use track::Tracked;
 
 /// VMs that have a number in the probes' maps at once.
@@ -45,8 +50,14 @@ pub struct SamplerOptions {
     pub attach: AttachPolicy,
     /// Where `/proc` is.
     pub proc: PathBuf,
+    /// Where `/sys` is.
+    pub sys: PathBuf,
     /// Where KVM's directory in debugfs is, if there is one.
     pub kvm_debug: PathBuf,
+    /// Where libvirt keeps the state of running domains, if it is there.
+    pub libvirt: PathBuf,
+    /// Labels of VMs; see [`crate::inventory::Rules`].
+    pub labels: Option<PathBuf>,
 }
 
 impl SamplerOptions {
@@ -59,7 +70,10 @@ impl SamplerOptions {
             slots,
             attach: AttachPolicy::Auto,
             proc: "/proc".into(),
+            sys: "/sys".into(),
             kvm_debug: "/sys/kernel/debug/kvm".into(),
+            libvirt: "/run/libvirt/qemu".into(),
+            labels: None,
         }
     }
 }
@@ -109,6 +123,7 @@ pub struct Sampler<P: HostSource = Probes> {
     events: Vec<EventRow>,
     spool_dropped_rows: u64,
     observers: Vec<Box<dyn Observer>>,
+    book: Book,
     numbers: Numbers,
     cpus: Option<Cpus>,
     matrix: Matrix,
@@ -133,7 +148,17 @@ impl Sampler<Probes> {
             ),
             (_, Err(error)) => (None, Some(chain(&error))),
         };
-        Self::with_source(options, probes, degraded)
+        let topology = TopologyFamily::new(options.sys.clone(), options.proc.clone());
+        let places = Places {
+            proc: options.proc.clone(),
+            libvirt: options.libvirt.clone(),
+        };
+        let labels = options.labels.clone();
+        let mut sampler = Self::with_source(options, probes, degraded);
+        let inventory = InventoryFamily::new(places, labels, sampler.book.clone());
+        sampler.observers.push(Box::new(topology));
+        sampler.observers.push(Box::new(inventory));
+        sampler
     }
 }
 
@@ -165,6 +190,7 @@ impl<P: HostSource> Sampler<P> {
             events: Vec::new(),
             spool_dropped_rows: 0,
             observers: Vec::new(),
+            book: Book::default(),
             numbers: Numbers::new(MAX_VMS),
             cpus,
             matrix: Matrix::default(),
@@ -213,6 +239,11 @@ impl<P: HostSource> Sampler<P> {
         for (_, tracked) in gone {
             self.stopped(tracked);
         }
+        for vm in &vms {
+            if let Some(tracked) = self.live.get_mut(&vm.key) {
+                tracked.release_gone(vm, &mut self.source);
+            }
+        }
         for vm in vms {
             let mut tracked = self
                 .live
@@ -227,6 +258,9 @@ impl<P: HostSource> Sampler<P> {
         }
         for observer in &mut self.observers {
             observer.tick(&scene);
+        }
+        for problem in self.book.take_problems() {
+            self.event("labels_broken", format!("host/{}", self.host), problem);
         }
         for name in self.discovery.take_nameless() {
             let detail = "its vCPU threads have no names: mount debugfs at /sys/kernel/debug, or start QEMU with -name …,debug-threads=on";
@@ -270,7 +304,11 @@ impl<P: HostSource> Sampler<P> {
                 victim,
                 open: vm.open_vms.clone(),
             }));
+            let told = out.vms.len();
             rows::push_vm(&frame, &tracked.vm, vm, &mut out);
+            for row in &mut out.vms[told..] {
+                self.book.fill(&tracked.vm.key, row);
+            }
         }
         let scene = scene(&self.live, &self.ended);
         if let Some(probes) = self.source.probes() {

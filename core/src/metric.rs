@@ -111,6 +111,9 @@ pub const TABLES: &[&Table] = &[
     &crate::rows::VM_CONCURRENCY,
     &crate::rows::VCPU_MOVES,
     &crate::rows::PROBES,
+    &crate::rows::TOPOLOGY,
+    &crate::rows::TOPOLOGY_NODES,
+    &crate::rows::INVENTORY,
 ];
 
 /// The table of that name.

@@ -77,8 +77,10 @@ macro_rules! table {
 
 mod advice;
 mod host;
+mod inventory;
 mod sched;
 
 pub use advice::*;
 pub use host::*;
+pub use inventory::*;
 pub use sched::*;

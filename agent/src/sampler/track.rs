@@ -67,18 +67,23 @@ impl<P: HostSource> Tracked<P> {
         }
     }
 
-    /// Takes over what a scan saw: registers new threads, releases those that
-    /// ended, reads all.
-    pub fn update(&mut self, vm: Vm, source: &mut Mixed<P>) {
-        // Those that ended first: a new thread may already have their number.
+    /// Releases the threads that a scan saw no more.
+    pub fn release_gone(&mut self, vm: &Vm, source: &mut Mixed<P>) {
         let seen: BTreeSet<ThreadKey> = vm.threads.iter().map(|t| t.key).collect();
-        let (mut before, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.threads)
-                .into_iter()
-                .partition(|(key, _)| seen.contains(key));
+        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.threads)
+            .into_iter()
+            .partition(|(key, _)| seen.contains(key));
+        self.threads = kept;
         for (key, thread) in gone {
             self.close(key, thread, source);
         }
+    }
+
+    /// Takes over what a scan saw: registers new threads and reads all. Those
+    /// that ended are to be released before, of all VMs: a new thread may
+    /// already have their number.
+    pub fn update(&mut self, vm: Vm, source: &mut Mixed<P>) {
+        let mut before = std::mem::take(&mut self.threads);
         for seen in &vm.threads {
             let thread = match before.remove(&seen.key) {
                 Some(mut thread) if thread.role != seen.role => {
