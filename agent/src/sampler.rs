@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use headroom_core::batch::Chunk;
-use headroom_core::rows::{EventRow, HostRow, VcpuRow, VmRow};
+use headroom_core::rows::{BlameRow, EventRow, HostRow, VcpuRow, VmRow};
 
 use crate::clock;
 use crate::discover::{Discovery, Vm, VmKey};
@@ -89,6 +89,8 @@ pub struct Window {
     pub hosts: Vec<HostRow>,
     /// What happened since the last window.
     pub events: Vec<EventRow>,
+    /// Who had the CPUs that the VMs waited for.
+    pub blame: Vec<BlameRow>,
     /// Rows of the other families.
     pub more: Vec<Chunk>,
 }
@@ -102,6 +104,7 @@ impl Window {
             Chunk::of(&self.vms),
             Chunk::of(&self.hosts),
             Chunk::of(&self.events),
+            Chunk::of(&self.blame),
         ];
         all.into_iter()
             .chain(self.more.iter().cloned())
@@ -312,10 +315,9 @@ impl<P: HostSource> Sampler<P> {
         }
         let scene = scene(&self.live, &self.ended);
         if let Some(probes) = self.source.probes() {
-            let rows = self
+            out.blame = self
                 .matrix
                 .window(&frame, &scene, &blamed, &|victim| probes.blamed(victim));
-            out.more.push(Chunk::of(&rows));
             if let Some(cpus) = &mut self.cpus {
                 out.more
                     .extend(cpus.rows(&frame, probes.cpus(), clock::monotonic_ns()));
