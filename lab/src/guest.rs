@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::cgroup::Group;
-use super::payload;
+use crate::cgroup::Group;
+use crate::payload;
 
 const QEMU: &str = "qemu-system-x86_64";
 const MEMORY_MIB: u64 = 16;

@@ -1,29 +1,17 @@
-//! `headroom lab`: real guests to look at.
+//! `headroom lab guests`: real guests to look at.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Subcommand};
+use clap::Args;
 
-use crate::output::say;
-use cgroup::{DEFAULT_WEIGHT, Group};
-use guest::{Guest, Spec};
-
-mod cgroup;
-mod guest;
-mod payload;
+use crate::cgroup::{DEFAULT_WEIGHT, Group};
+use crate::guest::{Guest, Spec};
+use crate::payload;
+use crate::terminal::{duration, interrupted, say};
 
 /// How often a ramp moves the load.
 const RAMP_STEP: Duration = Duration::from_millis(500);
-
-/// What to do in the lab.
-#[derive(Debug, Subcommand)]
-pub enum Lab {
-    /// Starts tiny real KVM guests on this host and removes them at the end
-    ///
-    /// Example: headroom lab guests --count 4 --load 100 --for 60s
-    Guests(GuestsArgs),
-}
 
 /// Flags of `headroom lab guests`.
 #[derive(Args, Debug)]
@@ -44,7 +32,7 @@ pub struct GuestsArgs {
     #[arg(long)]
     io: bool,
     /// How long
-    #[arg(long = "for", default_value = "60s", value_parser = crate::duration)]
+    #[arg(long = "for", default_value = "60s", value_parser = duration)]
     time: Duration,
     /// CPU weight of all guests together against the rest of the host (1-10000)
     #[arg(long, default_value_t = DEFAULT_WEIGHT, value_parser = clap::value_parser!(u32).range(1..=10000))]
@@ -54,12 +42,11 @@ pub struct GuestsArgs {
     name: String,
 }
 
-/// Runs a lab command.
+/// Runs the guests until their time is over.
 ///
 /// # Errors
 /// KVM, QEMU or the cgroup is not to be had.
-pub async fn run(lab: Lab) -> anyhow::Result<()> {
-    let Lab::Guests(args) = lab;
+pub async fn run(args: GuestsArgs) -> anyhow::Result<()> {
     if args.ramp_to.is_some() && args.time < RAMP_STEP * 2 {
         bail!("--ramp-to needs a longer --for than 1s");
     }
@@ -104,7 +91,7 @@ pub async fn run(lab: Lab) -> anyhow::Result<()> {
     ));
     tokio::select! {
         r = hold(&guests, &args) => r?,
-        () = crate::interrupted() => {}
+        () = interrupted() => {}
     }
     if args.io {
         for guest in &guests {
