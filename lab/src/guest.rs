@@ -1,41 +1,36 @@
 //! One tiny KVM guest: a QEMU process with the lab's payload as firmware.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
 use crate::cgroup::Group;
 use crate::payload;
+use memory::Memory;
+use qemu::Files;
+use spec::Backing;
 
-const QEMU: &str = "qemu-system-x86_64";
-const MEMORY_MIB: u64 = 16;
+mod memory;
+mod qemu;
+pub mod spec;
+
+pub use memory::{Figures, Tally};
+use spec::DISK_SECTORS;
+pub use spec::{Disk, Spec};
+
 /// From exec to the payload's first loop; 0.2 s is usual, 20 s is a machine
 /// that will not make it.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// What a guest shall be.
-#[derive(Clone, Debug)]
-pub struct Spec {
-    /// Name given to QEMU.
-    pub name: String,
-    /// vCPUs, 1..=16.
-    pub vcpus: u32,
-    /// Busy share of each vCPU, percent.
-    pub load: u8,
-    /// Whether it reads its disk all the time.
-    pub io: bool,
-}
-
 /// A running guest; dropping it ends and removes it.
 pub struct Guest {
-    name: String,
+    spec: Spec,
     child: Child,
-    memory: File,
-    files: Vec<PathBuf>,
+    memory: Memory,
+    files: Files,
     // After `child` is gone, so that the cgroup is empty when it is removed.
     group: Option<Group>,
 }
@@ -47,36 +42,38 @@ impl Guest {
     /// # Errors
     /// QEMU or KVM is missing, or the payload does not start.
     pub fn start(spec: &Spec, dir: &Path, parent: Option<&Group>) -> anyhow::Result<Self> {
+        let group = parent.map(|g| g.child(&spec.name)).transpose()?;
         let file = |suffix: &str| dir.join(format!("{}.{suffix}", spec.name));
-        let (rom, ram, disk, log) = (file("rom"), file("ram"), file("disk"), file("log"));
-        fs::write(&rom, payload::rom()).with_context(|| format!("write {}", rom.display()))?;
-        let memory = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&ram)?;
-        memory.set_len(MEMORY_MIB << 20)?;
-        memory.write_all_at(&[spec.load, u8::from(spec.io)], payload::LOAD_AT)?;
-        let mut command = qemu(spec, &rom, &ram, &file("qmp"));
-        if spec.io {
-            File::create(&disk)?.set_len(64 << 20)?;
-            command
-                .arg("-drive")
-                .arg(format!("if=ide,format=raw,file={}", disk.display()));
+        let files = Files {
+            rom: file("rom"),
+            ram: file("ram"),
+            qmp: file("qmp"),
+            log: file("log"),
+            disks: (0..spec.disks())
+                .map(|n| file(&format!("disk{n}")))
+                .collect(),
+        };
+        fs::write(&files.rom, payload::rom())
+            .with_context(|| format!("write {}", files.rom.display()))?;
+        let memory = Memory::create(&files.ram, spec)?;
+        if matches!(
+            spec.disk.as_ref().map(|d| &d.backing),
+            Some(Backing::File { .. })
+        ) {
+            for disk in &files.disks {
+                File::create(disk)?.set_len(u64::from(DISK_SECTORS) * 512)?;
+            }
         }
-        let child = command
+        let child = qemu::command(spec, &files)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&log)?)
+            .stderr(File::create(&files.log)?)
             .spawn()
             .context(
                 "start qemu-system-x86_64; install it with: apt-get install qemu-system-x86",
             )?;
-        let group = parent.map(|g| g.child(&spec.name)).transpose()?;
-        let files = vec![rom, ram, disk, log.clone(), file("qmp")];
         let mut guest = Self {
-            name: spec.name.clone(),
+            spec: spec.clone(),
             child,
             memory,
             files,
@@ -85,13 +82,13 @@ impl Guest {
         if let Some(group) = &guest.group {
             group.add(guest.child.id())?;
         }
-        guest.wait_for_payload(&log)?;
+        guest.wait_for_payload()?;
         Ok(guest)
     }
 
     /// Name given to QEMU.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.spec.name
     }
 
     /// Process id of its QEMU.
@@ -99,56 +96,47 @@ impl Guest {
         self.child.id()
     }
 
-    /// Sets the busy share of each vCPU, percent, at once.
-    ///
-    /// # Errors
-    /// The guest's memory file can't be written.
-    pub fn set_load(&self, percent: u8) -> anyhow::Result<()> {
-        self.memory
-            .write_all_at(&[percent.min(100)], payload::LOAD_AT)
-            .context("write the guest's load")
+    /// Its knobs and what it measured of itself.
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
     }
 
-    /// Sectors the guest has read from its disk.
-    ///
-    /// # Errors
-    /// The guest's memory file can't be read.
-    pub fn sectors_read(&self) -> anyhow::Result<u32> {
-        self.word(payload::SECTORS_AT)
+    /// The cgroup of its own, if it has one.
+    pub const fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
     }
 
-    fn word(&self, at: u64) -> anyhow::Result<u32> {
-        let mut bytes = [0; 4];
-        self.memory
-            .read_exact_at(&mut bytes, at)
-            .context("read the guest's memory")?;
-        Ok(u32::from_le_bytes(bytes))
+    /// Whether its QEMU still runs; it may have been killed.
+    pub fn lives(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
-    fn wait_for_payload(&mut self, log: &Path) -> anyhow::Result<()> {
-        let load: [u8; 1] = {
-            let mut b = [0; 1];
-            self.memory.read_exact_at(&mut b, payload::LOAD_AT)?;
-            b
-        };
+    fn wait_for_payload(&mut self) -> anyhow::Result<()> {
         let end = Instant::now() + START_LIMIT;
-        // An idle guest never counts loops: it is there when its process is.
-        while load[0] > 0 && self.word(payload::LOOPS_AT)? == 0 {
+        while !self.memory.up()? {
             if let Some(status) = self.child.try_wait()? {
-                let said = fs::read_to_string(log).unwrap_or_default();
+                let said = fs::read_to_string(&self.files.log).unwrap_or_default();
                 bail!(
                     "guest {} ended at once ({status}): {}",
-                    self.name,
+                    self.spec.name,
                     said.trim()
                 );
             }
             if Instant::now() > end {
                 bail!(
                     "guest {} runs nothing after {START_LIMIT:?}; see `headroom doctor`",
-                    self.name
+                    self.spec.name
                 );
             }
             std::thread::sleep(Duration::from_millis(20));
+        }
+        let disks = self.memory.disks()?;
+        if disks != self.spec.disks() {
+            bail!(
+                "guest {} found {disks} disks of {}",
+                self.spec.name,
+                self.spec.disks()
+            );
         }
         Ok(())
     }
@@ -159,51 +147,16 @@ impl Drop for Guest {
         // Nothing of a lab guest is worth saving, so no orderly shutdown.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        for file in &self.files {
+        let Files {
+            rom,
+            ram,
+            qmp,
+            log,
+            disks,
+        } = &self.files;
+        for file in [rom, ram, qmp, log].into_iter().chain(disks) {
             let _ = fs::remove_file(file);
         }
         drop(self.group.take());
     }
-}
-
-/// `setpriv` (util-linux, essential in Debian) lets the guest die with us
-/// however we end, and then becomes QEMU, so the pid is QEMU's.
-fn qemu(spec: &Spec, rom: &Path, ram: &Path, qmp: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", QEMU, "-accel", "kvm", "-cpu", "host"]);
-    command.args([
-        "-machine",
-        "pc,memory-backend=ram",
-        "-m",
-        &MEMORY_MIB.to_string(),
-    ]);
-    command.arg("-object").arg(format!(
-        "memory-backend-file,id=ram,size={MEMORY_MIB}M,mem-path={},share=on",
-        ram.display()
-    ));
-    command.args([
-        "-smp",
-        &spec.vcpus.to_string(),
-        "-nodefaults",
-        "-display",
-        "none",
-        "-no-reboot",
-    ]);
-    command.args([
-        "-name",
-        &format!("guest={},debug-threads=on", spec.name),
-        "-uuid",
-        &uuid(&spec.name),
-    ]);
-    command.arg("-bios").arg(rom);
-    command
-        .arg("-qmp")
-        .arg(format!("unix:{},server=on,wait=off", qmp.display()));
-    command
-}
-
-/// A random UUID (version 4), from the kernel.
-fn uuid(name: &str) -> String {
-    fs::read_to_string("/proc/sys/kernel/random/uuid")
-        .map_or_else(|_| name.to_owned(), |s| s.trim().to_owned())
 }

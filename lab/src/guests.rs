@@ -6,7 +6,8 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::cgroup::{DEFAULT_WEIGHT, Group};
-use crate::guest::{Guest, Spec};
+use crate::guest::spec::{Aio, Backing, Cache};
+use crate::guest::{Disk, Guest, Spec};
 use crate::payload;
 use crate::terminal::{duration, interrupted, say};
 
@@ -28,9 +29,15 @@ pub struct GuestsArgs {
     /// vCPUs of each guest
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(payload::MAX_VCPUS)))]
     vcpus: u32,
-    /// Each guest also reads its disk all the time
+    /// Each guest also reads a virtio disk, a file in the temporary directory
     #[arg(long)]
     io: bool,
+    /// Requests a second to the disk of --io; 0 is as fast as it goes
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    iops: u32,
+    /// Give --io a disk whose every request takes this long, instead of a file
+    #[arg(long, value_parser = duration)]
+    disk_latency: Option<Duration>,
     /// How long
     #[arg(long = "for", default_value = "60s", value_parser = duration)]
     time: Duration,
@@ -40,6 +47,21 @@ pub struct GuestsArgs {
     /// Names are this and a number
     #[arg(long, default_value = "lab")]
     name: String,
+}
+
+impl GuestsArgs {
+    fn disk(&self) -> Option<Disk> {
+        let backing = match self.disk_latency {
+            Some(latency) => Backing::Null { latency },
+            // The temporary directory need not know how to bypass the page
+            // cache: tmpfs learned it in Linux 6.6.
+            None => Backing::File {
+                aio: Aio::Threads,
+                cache: Cache::Writeback,
+            },
+        };
+        self.io.then(|| Disk::new(backing, self.iops))
+    }
 }
 
 /// Runs the guests until their time is over.
@@ -72,7 +94,8 @@ pub async fn run(args: GuestsArgs) -> anyhow::Result<()> {
             name: format!("{}{n}", args.name),
             vcpus: args.vcpus,
             load: args.load,
-            io: args.io,
+            disk: args.disk(),
+            ..Spec::new("")
         };
         let guest = Guest::start(&spec, dir.path(), group.as_ref())?;
         say(&format!(
@@ -96,9 +119,9 @@ pub async fn run(args: GuestsArgs) -> anyhow::Result<()> {
     if args.io {
         for guest in &guests {
             say(&format!(
-                "{} read {} sectors",
+                "{} read {} times 4 KiB",
                 guest.name(),
-                guest.sectors_read()?
+                guest.memory().figures()?.done.count
             ));
         }
     }
@@ -120,7 +143,7 @@ async fn hold(guests: &[Guest], args: &GuestsArgs) -> anyhow::Result<()> {
             )]
             let load = load.round() as u8;
             for guest in guests {
-                guest.set_load(load)?;
+                guest.memory().set_load(load)?;
             }
         }
         tokio::time::sleep(RAMP_STEP.min(args.time.saturating_sub(begin.elapsed()))).await;

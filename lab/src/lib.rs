@@ -13,7 +13,7 @@ mod payload;
 mod terminal;
 
 pub use cgroup::{DEFAULT_WEIGHT, Group};
-pub use guest::{Guest, Spec};
+pub use guest::{Figures, Guest, Spec, Tally, spec};
 pub use guests::GuestsArgs;
 
 /// What to do in the lab.
