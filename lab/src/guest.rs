@@ -9,7 +9,6 @@ use anyhow::{Context as _, bail};
 
 use crate::cgroup::Group;
 use crate::payload;
-use memory::Memory;
 use qemu::Files;
 use spec::Backing;
 
@@ -17,7 +16,7 @@ mod memory;
 mod qemu;
 pub mod spec;
 
-pub use memory::{Figures, Tally};
+pub use memory::{Figures, Memory, Tally};
 use spec::DISK_SECTORS;
 pub use spec::{Disk, Spec};
 

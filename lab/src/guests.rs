@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 
-use crate::cgroup::{DEFAULT_WEIGHT, Group};
+use crate::cgroup::DEFAULT_WEIGHT;
 use crate::guest::spec::{Aio, Backing, Cache};
 use crate::guest::{Disk, Guest, Spec};
 use crate::payload;
+use crate::stage::Stage;
 use crate::terminal::{duration, interrupted, say};
 
 /// How often a ramp moves the load.
@@ -72,22 +73,7 @@ pub async fn run(args: GuestsArgs) -> anyhow::Result<()> {
     if args.ramp_to.is_some() && args.time < RAMP_STEP * 2 {
         bail!("--ramp-to needs a longer --for than 1s");
     }
-    std::fs::metadata("/dev/kvm")
-        .context("open /dev/kvm: KVM is missing; `headroom doctor` says why")?;
-    let dir = tempfile::Builder::new()
-        .prefix("headroom-lab.")
-        .tempdir()
-        .context("make a directory for the guests")?;
-    let group = match Group::create(&format!("headroom-lab.{}", std::process::id()), args.weight) {
-        Ok(group) => Some(group),
-        Err(e) => {
-            tracing::warn!(
-                error = format!("{e:#}"),
-                "guests share one cgroup: their weight is that of one session"
-            );
-            None
-        }
-    };
+    let stage = Stage::set(args.weight)?;
     let mut guests = Vec::new();
     for n in 1..=args.count {
         let spec = Spec {
@@ -97,7 +83,7 @@ pub async fn run(args: GuestsArgs) -> anyhow::Result<()> {
             disk: args.disk(),
             ..Spec::new("")
         };
-        let guest = Guest::start(&spec, dir.path(), group.as_ref())?;
+        let guest = stage.guest(&spec)?;
         say(&format!(
             "started {} pid {} vcpus {} load {}",
             guest.name(),

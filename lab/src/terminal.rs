@@ -12,6 +12,11 @@ pub fn say(line: &str) {
     }
 }
 
+/// Prints one line to standard error.
+pub fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
 /// Resolves at SIGINT or SIGTERM.
 pub async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
