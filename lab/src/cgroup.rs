@@ -91,7 +91,9 @@ pub struct MemoryLimit {
 }
 
 impl MemoryLimit {
-    /// Limits a process that is in `guest`, a group below `all`.
+    /// Limits a process that is in `guest`, a group below `all`, to so many
+    /// bytes above what its group is charged for now. In v1 that is nothing:
+    /// charges stay behind when a process is moved.
     ///
     /// # Errors
     /// No memory controller is mounted or it can't be written.
@@ -100,11 +102,11 @@ impl MemoryLimit {
         guest: &Group,
         pid: u32,
         name: &str,
-        bytes: u64,
+        more_bytes: u64,
     ) -> anyhow::Result<Self> {
         if Path::new(V1_MEMORY).join("memory.limit_in_bytes").exists() {
             let own = Group::make(Path::new(V1_MEMORY).join(name))?;
-            own.write("memory.limit_in_bytes", bytes)?;
+            own.write("memory.limit_in_bytes", more_bytes)?;
             own.add(pid)?;
             return Ok(Self {
                 path: own.path.clone(),
@@ -115,11 +117,13 @@ impl MemoryLimit {
             fs::write(parent.join("cgroup.subtree_control"), "+memory")
                 .context("enable the memory controller of cgroup v2")?;
         }
-        guest.write("memory.max", bytes)?;
-        Ok(Self {
+        let limit = Self {
             path: guest.path.clone(),
             own: None,
-        })
+        };
+        let charged = limit.used_bytes().context("read memory.current")?;
+        guest.write("memory.max", charged + more_bytes)?;
+        Ok(limit)
     }
 
     /// `v1` or `v2`.
