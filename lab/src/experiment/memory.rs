@@ -70,7 +70,7 @@ async fn report(stage: &Stage, args: &MemoryArgs) -> anyhow::Result<Report> {
         .map(|step| args.limit_mib * step / 100)
         .max()
         .unwrap_or(args.limit_mib);
-    let mut guest = stage.guest(&Spec {
+    let guest = stage.guest(&Spec {
         memory_mib: OWN_MIB + above,
         ..Spec::new("squeezed")
     })?;
@@ -81,8 +81,11 @@ async fn report(stage: &Stage, args: &MemoryArgs) -> anyhow::Result<Report> {
         &unique_name(),
         u64::from(args.limit_mib + ROOM_MIB) << 20,
     )?;
+    let mut squeezed = Squeezed { guest, limit };
+    let Squeezed { guest, limit } = &mut squeezed;
     let mut report = Report::default();
     let mut table = Table::new("memory", COLUMNS);
+    let mut vm_id = None;
     for step in STEPS {
         let mib = args.limit_mib * step / 100;
         // Round once a second.
@@ -94,7 +97,7 @@ async fn report(stage: &Stage, args: &MemoryArgs) -> anyhow::Result<Report> {
         let window = meter.cut();
         let touched = guest.memory().touched()?.since(&then);
         let mut row = vec![mib.into(), if lives { "runs" } else { "killed" }.into()];
-        row.extend(charges(&limit));
+        row.extend(charges(limit));
         row.extend([
             touched.count.into(),
             touched.mean_ns().map(|ns| ns / 1e3).into(),
@@ -102,7 +105,9 @@ async fn report(stage: &Stage, args: &MemoryArgs) -> anyhow::Result<Report> {
         ]);
         table.push(row);
         add_seen(&mut report, &window, TABLES, guest.name());
-        add_events(&mut report, &window, &guest);
+        // Killed within a second it has no row in its last window.
+        vm_id = id_of(&window, guest).or(vm_id);
+        add_events(&mut report, &window, vm_id.as_deref());
         if !lives {
             break;
         }
@@ -114,10 +119,13 @@ async fn report(stage: &Stage, args: &MemoryArgs) -> anyhow::Result<Report> {
         args.limit_mib,
         limit.version()
     ));
-    // Its group can only be removed when the guest is gone.
-    drop(guest);
-    drop(limit);
     Ok(report)
+}
+
+/// In this order: the limit's group can only be removed when the guest is gone.
+struct Squeezed {
+    guest: Guest,
+    limit: MemoryLimit,
 }
 
 fn charges(limit: &MemoryLimit) -> [Value; 4] {
@@ -130,17 +138,19 @@ fn charges(limit: &MemoryLimit) -> [Value; 4] {
     ]
 }
 
-/// Events about the guest, but not that it came.
-fn add_events(report: &mut Report, window: &Window, guest: &Guest) {
+/// Id of the guest in headroom's tables.
+fn id_of(window: &Window, guest: &Guest) -> Option<String> {
     let vm = window.vms.iter().find(|vm| vm.vm_name == guest.name());
-    let Some(subject) = vm.map(|vm| format!("vm/{}", vm.vm_id)) else {
+    vm.map(|vm| vm.vm_id.clone())
+}
+
+/// Events about the guest, but not that it came.
+fn add_events(report: &mut Report, window: &Window, vm_id: Option<&str>) {
+    let Some(subject) = vm_id.map(|id| format!("vm/{id}")) else {
         return;
     };
-    for event in window
-        .events
-        .iter()
-        .filter(|e| e.subject == subject && e.kind != "vm_started")
-    {
+    let events = window.events.iter();
+    for event in events.filter(|e| e.subject == subject && e.kind != "vm_started") {
         let row = Map::from_iter([
             ("kind".to_owned(), event.kind.clone().into()),
             ("detail".to_owned(), event.detail.clone().into()),
