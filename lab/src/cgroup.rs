@@ -60,6 +60,19 @@ impl Group {
             .with_context(|| format!("move process {pid} into {}", self.path.display()))
     }
 
+    /// Lets all in the group run for so many µs of every period.
+    ///
+    /// # Errors
+    /// The group can't be written.
+    pub fn quota(&self, quota_us: u64, period_us: u64) -> anyhow::Result<()> {
+        if self.path.join("cpu.max").exists() {
+            let value = format!("{quota_us} {period_us}");
+            return fs::write(self.path.join("cpu.max"), value).context("set cpu.max");
+        }
+        self.write("cpu.cfs_period_us", period_us)?;
+        self.write("cpu.cfs_quota_us", quota_us)
+    }
+
     fn make(path: PathBuf) -> anyhow::Result<Self> {
         fs::create_dir(&path).with_context(|| format!("create cgroup {}", path.display()))?;
         Ok(Self { path })
