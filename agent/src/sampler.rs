@@ -2,9 +2,13 @@
 //! window: subtract and make rows.
 
 mod host;
+mod numa;
 mod numbers;
 mod observe;
 mod rows;
+mod stat;
+mod steal;
+mod tasks;
 mod track;
 pub mod window;
 
@@ -20,9 +24,12 @@ use crate::discover::{Discovery, Vm, VmKey};
 use crate::probe::{AttachPolicy, ProbeOptions, Probes};
 use crate::source::{HostSource, Mixed, ThreadSource as _};
 use host::{HostReader, HostReading};
+use numa::Numa;
 use numbers::Numbers;
 pub use observe::{FamilyStatus, Observer, Scene, SceneVm};
 pub use rows::Frame;
+use steal::Steal;
+use tasks::Tasks;
 use track::Tracked;
 
 /// VMs that have a number in the probes' maps at once.
@@ -123,7 +130,14 @@ impl Sampler<Probes> {
             ),
             (_, Err(error)) => (None, Some(chain(&error))),
         };
-        Self::with_source(options, probes, degraded)
+        let observers: [Box<dyn Observer>; 3] = [
+            Box::new(Numa::new(options.proc.clone())),
+            Box::new(Steal::new()),
+            Box::new(Tasks::new(options.proc.clone())),
+        ];
+        let mut sampler = Self::with_source(options, probes, degraded);
+        sampler.observers.extend(observers);
+        sampler
     }
 }
 

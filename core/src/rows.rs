@@ -77,6 +77,12 @@ macro_rules! table {
 
 mod advice;
 mod host;
+mod net;
+mod numa;
+mod overhead;
 
 pub use advice::*;
 pub use host::*;
+pub use net::*;
+pub use numa::*;
+pub use overhead::*;
