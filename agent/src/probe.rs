@@ -14,6 +14,7 @@ mod diagnostics;
 mod error;
 mod load;
 mod map;
+mod net;
 mod node;
 mod object;
 mod reading;
@@ -29,6 +30,7 @@ use headroom_abi::sched::{CpuStats, PIDS_PER_ELEMENT, PidSlots, SlotStats, state
 pub use cost::{CostMeter, ProgramCost};
 pub use error::{HeaderError, ProbeError};
 pub use load::EmptyPrograms;
+pub use net::NetDrops;
 pub use object::{Header, check as check_object, embedded};
 pub use reading::{Reading, ThreadState};
 pub use slots::Slot;

@@ -2,6 +2,7 @@
 //! window: subtract and make rows.
 
 mod host;
+mod net;
 mod numa;
 mod numbers;
 mod observe;
@@ -24,6 +25,7 @@ use crate::discover::{Discovery, Vm, VmKey};
 use crate::probe::{AttachPolicy, ProbeOptions, Probes};
 use crate::source::{HostSource, Mixed, ThreadSource as _};
 use host::{HostReader, HostReading};
+use net::Net;
 use numa::Numa;
 use numbers::Numbers;
 pub use observe::{FamilyStatus, Observer, Scene, SceneVm};
@@ -130,7 +132,8 @@ impl Sampler<Probes> {
             ),
             (_, Err(error)) => (None, Some(chain(&error))),
         };
-        let observers: [Box<dyn Observer>; 3] = [
+        let observers: [Box<dyn Observer>; 4] = [
+            Box::new(Net::new(options.proc.clone())),
             Box::new(Numa::new(options.proc.clone())),
             Box::new(Steal::new()),
             Box::new(Tasks::new(options.proc.clone())),

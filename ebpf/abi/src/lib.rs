@@ -7,6 +7,7 @@
 #![no_std]
 
 pub mod hist;
+pub mod net;
 pub mod sched;
 
 /// Version of everything in this crate.

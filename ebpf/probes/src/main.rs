@@ -4,9 +4,12 @@
 //! tracepoint with the same logic. Only one of the two is ever loaded.
 #![no_std]
 #![no_main]
+// For one instruction, see `net::atomic`.
+#![feature(asm_experimental_arch)]
 
 mod header;
 mod maps;
+mod net;
 mod slot;
 mod task;
 
