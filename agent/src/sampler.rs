@@ -133,7 +133,7 @@ impl Sampler<Probes> {
             (_, Err(error)) => (None, Some(chain(&error))),
         };
         let observers: [Box<dyn Observer>; 4] = [
-            Box::new(Net::new(options.proc.clone())),
+            Box::new(Net::new(options.proc.clone(), options.attach)),
             Box::new(Numa::new(options.proc.clone())),
             Box::new(Steal::new()),
             Box::new(Tasks::new(options.proc.clone())),

@@ -11,9 +11,11 @@ use aya::{Btf, Ebpf, EbpfLoader, Endianness, Pod};
 use headroom_abi::net::NetQueue;
 
 use crate::probe::error::ProbeError;
-use crate::probe::{btf, caps, object};
+use crate::probe::{AttachPolicy, btf, caps, object};
 
 const HOOK: &str = "kfree_skb";
+const TP_BTF: &str = "tp_btf";
+const RAW_TP: &str = "raw_tp";
 
 /// A key of the kernel's map.
 #[derive(Clone, Copy)]
@@ -36,11 +38,14 @@ pub struct NetDrops {
 }
 
 impl NetDrops {
-    /// Loads and attaches the program: as `tp_btf`, else as a raw tracepoint.
+    /// Loads and attaches the program by the policy.
     ///
     /// # Errors
     /// What is missing or what the kernel refused.
-    pub fn attach() -> Result<Self, ProbeError> {
+    pub fn attach(policy: AttachPolicy) -> Result<Self, ProbeError> {
+        if policy == AttachPolicy::Off {
+            return Err(ProbeError::Disabled);
+        }
         let bytes = object::embedded();
         object::check(bytes).map_err(|source| ProbeError::Object { source })?;
         if let Some(missing) = caps::missing() {
@@ -50,11 +55,16 @@ impl NetDrops {
         let btf = Btf::parse_file(btf::PATH, Endianness::default())
             .map_err(|source| ProbeError::ParseBtf { source })?;
         let netns = own_netns()?;
-        attach(bytes, &btf, offsets, netns, "tp_btf").or_else(|error| {
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "tp_btf kfree_skb refused, trying a raw tracepoint");
-            attach(bytes, &btf, offsets, netns, "raw_tp")
-        })
+        let as_kind = |kind| attach(bytes, &btf, offsets, netns, kind);
+        match policy {
+            AttachPolicy::RawTp => as_kind(RAW_TP),
+            AttachPolicy::TpBtf => as_kind(TP_BTF),
+            AttachPolicy::Auto | AttachPolicy::Off => as_kind(TP_BTF).or_else(|error| {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "tp_btf kfree_skb refused, trying a raw tracepoint");
+                as_kind(RAW_TP)
+            }),
+        }
     }
 
     /// `tp_btf` or `raw_tp`.
@@ -149,7 +159,7 @@ fn attach(
 }
 
 fn start(ebpf: &mut Ebpf, btf: &Btf, kind: &'static str) -> Result<(), ProbeError> {
-    let tp_btf = kind == "tp_btf";
+    let tp_btf = kind == TP_BTF;
     let symbol = if tp_btf { HOOK } else { "raw_kfree_skb" };
     let program = ebpf
         .program_mut(symbol)

@@ -20,7 +20,7 @@ use headroom_core::batch::Chunk;
 use super::observe::{FamilyStatus, Observer, Scene, SceneVm};
 use super::rows::Frame;
 use crate::discover::VmKey;
-use crate::probe::NetDrops;
+use crate::probe::{AttachPolicy, NetDrops};
 use host::HostNet;
 use look::{Look, Looker, Reading};
 use owners::Claim;
@@ -56,9 +56,9 @@ struct Link {
 
 impl Net {
     /// Of the host with that `/proc`; attaches the probe of drops.
-    pub fn new(proc: PathBuf) -> Self {
-        let drops = NetDrops::attach().map_err(|error| super::chain(&error));
-        if let Err(reason) = &drops {
+    pub fn new(proc: PathBuf, attach: AttachPolicy) -> Self {
+        let drops = NetDrops::attach(attach).map_err(|error| super::chain(&error));
+        if let (Err(reason), true) = (&drops, attach != AttachPolicy::Off) {
             tracing::warn!(reason, "drops of tap queues can't be told apart");
         }
         Self {

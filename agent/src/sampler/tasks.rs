@@ -145,7 +145,7 @@ impl Observer for Tasks {
     }
 
     fn window(&mut self, frame: &Frame<'_>, scene: &Scene<'_>) -> Vec<Chunk> {
-        let of_vms = scene.vms.iter().filter(|vm| vm.live).flat_map(|vm| {
+        let of_vms = scene.vms.iter().flat_map(|vm| {
             let threads = vm.vm.threads.iter().map(|thread| thread.pid);
             threads.chain([vm.vm.key.pid])
         });

@@ -5,7 +5,7 @@ use crate::metric::{Column, Kind, Table, Unit};
 
 table! {
     VM_NETS "vm_nets", VmNetRow, sort ["vm_id", "device", "ts"],
-    "One network device of a VM over one window, seen from the host: a row with queue NULL for the whole device, and one for each receive queue of the guest where the host can tell. All directions are the guest's: guest_rx is what the host sends into a tap.";
+    "One network device of a VM over one window, seen from the host: a row with queue NULL for the whole device, and for a tap one for each receive queue in use. All directions are the guest's: guest_rx is what the host sends into a tap.";
     ts: time Utc "end of the window";
     host: text None "host the VM runs on";
     vm_id: text None "stable id of the VM";

@@ -178,7 +178,8 @@ impl Look {
         })
     }
 
-    /// Queues of a tap with several; the only queue of another is the device.
+    /// Queues of a tap; below a root other than `mq` the only one is the
+    /// device itself.
     fn queue_readings(
         &self,
         device: &Device,
@@ -186,15 +187,17 @@ impl Look {
         qdiscs: Option<&Qdiscs>,
     ) -> BTreeMap<u32, Queue> {
         let count = self.queues.get(name).copied().unwrap_or(0);
-        if device.kind != Kind::Tap || count < 2 {
+        if device.kind != Kind::Tap {
             return BTreeMap::new();
         }
+        let only = qdiscs.and_then(|q| q.root).filter(|_| count == 1);
         let queue = |number: u32| {
             let ring_drops = self.drops.as_ref().map(|drops| {
                 let drops = drops.get(&(device.ifindex, number));
                 drops.copied().unwrap_or(0)
             });
             let passed = qdiscs.and_then(|q| q.queues.get(&number).copied());
+            let passed = passed.or(only);
             (number, Queue { passed, ring_drops })
         };
         (0..u32::try_from(count).unwrap_or(0)).map(queue).collect()
