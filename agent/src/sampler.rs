@@ -6,11 +6,16 @@ mod cpus;
 mod families;
 mod host;
 mod inventory;
+mod net;
+mod numa;
 mod numbers;
 mod observe;
 mod repeat;
 mod rows;
 mod sched;
+mod stat;
+mod steal;
+mod tasks;
 mod topology;
 mod track;
 pub mod window;
@@ -30,9 +35,13 @@ use blame::{Matrix, Waited};
 use cpus::Cpus;
 use host::{HostReader, HostReading};
 use inventory::{Book, InventoryFamily, Places};
+use net::Net;
+use numa::Numa;
 use numbers::Numbers;
 pub use observe::{FamilyStatus, Observer, Scene, SceneVm};
 pub use rows::Frame;
+use steal::Steal;
+use tasks::Tasks;
 use topology::TopologyFamily;
 use track::Tracked;
 
@@ -151,6 +160,12 @@ impl Sampler<Probes> {
             ),
             (_, Err(error)) => (None, Some(chain(&error))),
         };
+        let observers: [Box<dyn Observer>; 4] = [
+            Box::new(Net::new(options.proc.clone(), options.attach)),
+            Box::new(Numa::new(options.proc.clone())),
+            Box::new(Steal::new()),
+            Box::new(Tasks::new(options.proc.clone())),
+        ];
         let topology = TopologyFamily::new(options.sys.clone(), options.proc.clone());
         let places = Places {
             proc: options.proc.clone(),
@@ -161,6 +176,7 @@ impl Sampler<Probes> {
         let inventory = InventoryFamily::new(places, labels, sampler.book.clone());
         sampler.observers.push(Box::new(topology));
         sampler.observers.push(Box::new(inventory));
+        sampler.observers.extend(observers);
         sampler
     }
 }

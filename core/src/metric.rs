@@ -114,6 +114,15 @@ pub const TABLES: &[&Table] = &[
     &crate::rows::TOPOLOGY,
     &crate::rows::TOPOLOGY_NODES,
     &crate::rows::INVENTORY,
+    &crate::rows::VM_NETS,
+    &crate::rows::HOST_NETS,
+    &crate::rows::VM_NUMA,
+    &crate::rows::VM_NUMA_NODES,
+    &crate::rows::NODES,
+    &crate::rows::HOST_NUMA,
+    &crate::rows::HOST_TASKS,
+    &crate::rows::HOST_STEAL,
+    &crate::rows::CPU_STEAL,
 ];
 
 /// The table of that name.

@@ -103,10 +103,8 @@ fn table(window: &Window) {
             100.0 * run_ratio(vm),
             100.0 * vm.ready_ratio,
             100.0 * vm.ready_max_ratio,
-            vm.throttled_ns.map_or_else(
-                || "n/a".into(),
-                |ns| format!("{:.1}", 100.0 * part(ns, vm))
-            ),
+            vm.throttled_ns
+                .map_or_else(|| "n/a".into(), |ns| format!("{:.1}", 100.0 * part(ns, vm))),
             vm.pid,
             culprits(vm, &window.blame)
         ));

@@ -14,6 +14,7 @@ mod maps;
 mod numa;
 mod owner;
 mod sched;
+mod net;
 mod slot;
 mod task;
 
