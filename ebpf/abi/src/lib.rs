@@ -8,6 +8,7 @@
 
 pub mod hist;
 pub mod sched;
+pub mod virtio;
 
 /// Version of everything in this crate.
 pub const ABI_VERSION: u32 = 1;
