@@ -6,6 +6,7 @@ mod numbers;
 mod observe;
 mod rows;
 mod track;
+pub mod virtio;
 pub mod window;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -105,6 +105,7 @@ pub const TABLES: &[&Table] = &[
     &crate::rows::EVENTS,
     &crate::rows::FORECASTS,
     &crate::rows::RECOMMENDATION_LOG,
+    &crate::rows::VM_QUEUES,
 ];
 
 /// The table of that name.

@@ -49,7 +49,7 @@ macro_rules! grow {
 
 /// A port was accessed; `rw` is 1 for a write.
 #[raw_tracepoint(tracepoint = "kvm_pio")]
-pub fn kvm_pio(ctx: RawTracePointContext) -> i32 {
+pub fn raw_kvm_pio(ctx: RawTracePointContext) -> i32 {
     let (rw, port): (u32, u32) = (ctx.arg(0), ctx.arg(1));
     if rw == 1 && !kernel_port(port) {
         written(u64::from(port) | PORT, false);
@@ -59,7 +59,7 @@ pub fn kvm_pio(ctx: RawTracePointContext) -> i32 {
 
 /// A device's memory was accessed; `type` is 2 for a write.
 #[raw_tracepoint(tracepoint = "kvm_mmio")]
-pub fn kvm_mmio(ctx: RawTracePointContext) -> i32 {
+pub fn raw_kvm_mmio(ctx: RawTracePointContext) -> i32 {
     let (kind, address): (u32, u64) = (ctx.arg(0), ctx.arg(2));
     if kind == 2 && !kernel_memory(address) {
         written(address, false);
@@ -69,14 +69,14 @@ pub fn kvm_mmio(ctx: RawTracePointContext) -> i32 {
 
 /// An ioeventfd without a value took a write.
 #[raw_tracepoint(tracepoint = "kvm_fast_mmio")]
-pub fn kvm_fast_mmio(ctx: RawTracePointContext) -> i32 {
+pub fn raw_kvm_fast_mmio(ctx: RawTracePointContext) -> i32 {
     written(ctx.arg(0), true);
     0
 }
 
 /// A vCPU thread goes back to user space.
 #[raw_tracepoint(tracepoint = "kvm_userspace_exit")]
-pub fn kvm_userspace_exit(ctx: RawTracePointContext) -> i32 {
+pub fn raw_kvm_userspace_exit(ctx: RawTracePointContext) -> i32 {
     /// `KVM_EXIT_IO` and `KVM_EXIT_MMIO` of include/uapi/linux/kvm.h.
     const DEVICE: [u32; 2] = [2, 6];
     let reason: u32 = ctx.arg(0);
@@ -88,14 +88,14 @@ pub fn kvm_userspace_exit(ctx: RawTracePointContext) -> i32 {
 
 /// A message-signalled interrupt is delivered.
 #[raw_tracepoint(tracepoint = "kvm_msi_set_irq")]
-pub fn kvm_msi_set_irq(_: RawTracePointContext) -> i32 {
+pub fn raw_kvm_msi_set_irq(_: RawTracePointContext) -> i32 {
     injected();
     0
 }
 
 /// The level of an interrupt line changes.
 #[raw_tracepoint(tracepoint = "kvm_set_irq")]
-pub fn kvm_set_irq(ctx: RawTracePointContext) -> i32 {
+pub fn raw_kvm_set_irq(ctx: RawTracePointContext) -> i32 {
     let level: i32 = ctx.arg(1);
     if level != 0 {
         injected();
@@ -126,11 +126,20 @@ pub fn waking(number: u32, now: u64) {
 }
 
 /// A registered thread takes a CPU; `before` is its state until now.
+///
+/// A function with its name kept: the kernel verifies it once, not with each
+/// path of the scheduler's program.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn switched_in(number: u32, before: u32, now: u64) -> u32 {
+    if let Some(queues) = QUEUE_STATS.get_ptr_mut(number) {
+        settle(queues, before, now);
+    }
+    0
+}
+
 #[inline(always)]
-pub fn switched_in(number: u32, before: u32, now: u64) {
-    let Some(queues) = QUEUE_STATS.get_ptr_mut(number) else {
-        return;
-    };
+fn settle(queues: *mut QueueStats, before: u32, now: u64) {
     let woken = get!(queues.woken);
     if woken != 0 {
         set!(queues.woken = 0);
