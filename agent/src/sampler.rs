@@ -25,6 +25,7 @@ use numbers::Numbers;
 pub use observe::{FamilyStatus, Observer, Scene, SceneVm};
 pub use rows::Frame;
 use track::Tracked;
+use virtio::{QueueSource, Virtio};
 
 /// VMs that have a number in the probes' maps at once.
 const MAX_VMS: u16 = crate::probe::DEFAULT_VMS;
@@ -125,7 +126,16 @@ impl Sampler<Probes> {
             ),
             (_, Err(error)) => (None, Some(chain(&error))),
         };
-        Self::with_source(options, probes, degraded)
+        let mut probes = probes;
+        let queues = probes.as_mut().and_then(Probes::take_queues);
+        let queues = match (queues, &degraded) {
+            (Some(queues), _) => Ok(Box::new(queues) as Box<dyn QueueSource>),
+            (None, reason) => Err(reason.clone().unwrap_or_default()),
+        };
+        let virtio = Virtio::new(queues, options.proc.clone());
+        let mut sampler = Self::with_source(options, probes, degraded);
+        sampler.observers.push(Box::new(virtio));
+        sampler
     }
 }
 

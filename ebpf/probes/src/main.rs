@@ -16,6 +16,7 @@ mod owner;
 mod sched;
 mod slot;
 mod task;
+mod virtio;
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 
