@@ -50,6 +50,8 @@ pub struct Virtio {
     proc: PathBuf,
     backends: BTreeMap<ThreadKey, Backend>,
     bells: HashMap<(u64, u64), Doorbell>,
+    /// VMs of which KVM's tracepoints were seen: a guest under TCG has none.
+    traced: BTreeSet<String>,
 }
 
 /// A thread that may serve queues.
@@ -81,6 +83,7 @@ impl Virtio {
             proc,
             backends: BTreeMap::new(),
             bells: HashMap::new(),
+            traced: BTreeSet::new(),
         }
     }
 
@@ -103,6 +106,17 @@ impl Virtio {
         }
         self.bells = bells;
         by_slot
+    }
+
+    fn read_vcpu(&mut self, vm: &Vm, thread: &VmThread) {
+        let Ok(source) = &self.source else { return };
+        if self.traced.contains(&vm.id) {
+            return;
+        }
+        let slot = source.slot(thread.key.tid);
+        if slot.is_some_and(|slot| source.read(slot).0.writes > 0) {
+            self.traced.insert(vm.id.clone());
+        }
     }
 
     fn read(&mut self, vm: &Vm, thread: &VmThread) {
@@ -219,8 +233,9 @@ impl Observer for Virtio {
     fn tick(&mut self, scene: &Scene<'_>) {
         for vm in scene.vms.iter().filter(|vm| vm.live) {
             for thread in &vm.vm.threads {
-                if !matches!(thread.role, Role::Vcpu(_)) {
-                    self.read(vm.vm, thread);
+                match thread.role {
+                    Role::Vcpu(_) => self.read_vcpu(vm.vm, thread),
+                    _ => self.read(vm.vm, thread),
                 }
             }
         }
@@ -231,12 +246,9 @@ impl Observer for Virtio {
         let Ok(source) = &mut self.source else {
             return Vec::new();
         };
-        let kvm = if source.without_kvm().is_none() {
-            KVM
-        } else {
-            ""
-        };
-        let name = format!("{}{kvm}", source.scheduler());
+        let kvm = source.without_kvm().is_none();
+        let scheduler = source.scheduler();
+        let (plain, with_kvm) = (scheduler.to_owned(), format!("{scheduler}{KVM}"));
         let vms: HashMap<&str, _> = scene.vms.iter().map(|vm| (vm.vm.id.as_str(), vm)).collect();
         let mut rows = Vec::new();
         for (key, backend) in &mut self.backends {
@@ -245,13 +257,16 @@ impl Observer for Virtio {
             };
             let place = (u64::from(vm.index.unwrap_or(0)), u64::from(backend.slot));
             let kicks = kicks.get(&place).copied();
-            let row = backend.row(frame, vm.vm, kicks, &name);
+            let traced = kvm && self.traced.contains(&backend.vm);
+            let name = if traced { &with_kvm } else { &plain };
+            let row = backend.row(frame, vm.vm, kicks, name);
             rows.extend(row.map(|row| VmQueueRow {
                 tid: i64::from(key.tid),
                 ..row
             }));
         }
         for vm in scene.vms.iter().filter(|vm| !vm.live) {
+            self.traced.remove(&vm.vm.id);
             if let Some(index) = vm.index {
                 source.forget(index);
             }

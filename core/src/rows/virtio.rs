@@ -13,7 +13,7 @@ table! {
     kind: text None "iothread, vhost, main_loop or worker";
     tid: int None "thread id of the backend on the host";
     window_ns: int Nanoseconds "time between the two readings of the thread";
-    kicks: opt_int Count "writes to this backend's doorbells that went to an eventfd, from the first on that woke it; unavailable where KVM's tracepoints are not attached";
+    kicks: opt_int Count "writes to this backend's doorbells that went to an eventfd, from the first on that woke it; unavailable where KVM's tracepoints are not attached or the guest runs under TCG";
     polled: opt_int Count "the part of kicks that woke nobody: the backend polled, ran or was woken already";
     wakes: int Count "wake-ups of the backend by kicks; where KVM's tracepoints are not attached, by a vCPU of the VM for whatever reason";
     pickups: int Count "of these, how many were followed by a switch-in in the window";
@@ -24,7 +24,7 @@ table! {
     completions: int Count "switches to the backend after wake-ups by anything else: completions of I/O, worker threads, timers";
     completion_ns: int Nanoseconds "waking to switch, sum of these";
     completion_hist: hist Count "histogram of these";
-    injects: opt_int Count "interrupts that the backend injected; unavailable where KVM's tracepoints are not attached, and not counted where a kernel worker injects";
+    injects: opt_int Count "interrupts that the backend injected; unavailable where KVM's tracepoints are not attached or the guest runs under TCG, and not counted where a kernel worker injects";
     inject_wakes: opt_int Count "of these, how many woke a halted vCPU that was switched in within the window";
     inject_ns: opt_int Nanoseconds "injection to the switch to that vCPU, sum";
     inject_hist: opt_hist Count "histogram of these";

@@ -112,6 +112,7 @@ impl Lab {
             std::fs::create_dir_all(&dir).unwrap();
             std::fs::write(dir.join("comm"), format!("{comm}\n")).unwrap();
         }
+        fake.stats(3, |s| s.writes = 1);
         let family = Virtio::new(Ok(Box::new(fake.clone())), proc.path().into());
         Self {
             fake,
@@ -279,6 +280,23 @@ fn without_kvms_tracepoints_kicks_are_unavailable_not_zero() {
         (status.source, status.reason.as_deref()),
         (None, Some("no capability"))
     );
+}
+
+#[test]
+fn a_guest_without_kvm_has_pickups_and_no_zeros() {
+    let mut lab = Lab::new();
+    lab.fake.stats(3, |s| s.writes = 0);
+    lab.fake.stats(2, |s| {
+        counted(&mut s.pickup, 20_000, 1);
+        s.pickup_max_ns = 20_000;
+    });
+    let rows = lab.window(true);
+    assert_eq!(
+        (int_of(&rows, "kicks"), int_of(&rows, "injects")),
+        (None, None)
+    );
+    assert_eq!(int_of(&rows, "pickups"), Some(1));
+    assert_eq!(texts(&rows, "source"), ["tp_btf"]);
 }
 
 #[test]
