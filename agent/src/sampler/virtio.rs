@@ -173,6 +173,10 @@ impl Backend {
         source: &str,
     ) -> Option<VmQueueRow> {
         let delta = Delta::between(&self.base, &self.last);
+        if delta.window_ns == 0 {
+            // Found by the last tick: its window is the next.
+            return None;
+        }
         self.base = self.last;
         self.serves |= delta::serves(&self.last.0) || kicks.is_some_and(|k| k.kicks > 0);
         let known = source.ends_with(KVM);

@@ -32,10 +32,14 @@ static QUEUE_STATS: Array<QueueStats> = Array::with_max_entries(1, BPF_F_MMAPABL
 static DOORBELLS: HashMap<DoorbellKey, Doorbell> =
     HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
-/// How long after the write its eventfd wakes, or it goes to user space. An
-/// interrupt that completes a request may wake the same backend on the vCPU's
-/// CPU, but not so soon.
-const SAME_EXIT_NS: u64 = 50_000;
+/// How long after the write its eventfd wakes, or it goes to user space: µs,
+/// but the thread may be preempted between.
+const SAME_EXIT_NS: u64 = 1_000_000;
+
+/// The same where interrupts are not told apart (see [`in_interrupt`]): one
+/// that completes a request may wake the same backend on the vCPU's CPU, but
+/// hardly so soon.
+const SAME_EXIT_ALONE_NS: u64 = 50_000;
 
 /// Lowest bits of [`QueueStats::injection`].
 const SLOT_MASK: u64 = 0xffff;
@@ -80,9 +84,7 @@ pub fn raw_kvm_userspace_exit(ctx: RawTracePointContext) -> i32 {
     /// `KVM_EXIT_IO` and `KVM_EXIT_MMIO` of include/uapi/linux/kvm.h.
     const DEVICE: [u32; 2] = [2, 6];
     let reason: u32 = ctx.arg(0);
-    if reason == DEVICE[0] || reason == DEVICE[1] {
-        went_to_user_space();
-    }
+    left(reason == DEVICE[0] || reason == DEVICE[1]);
     0
 }
 
@@ -218,7 +220,7 @@ fn rang(waker: u32, backend: u32, vm: u32, now: u64) -> bool {
         return false;
     };
     let at = get!(queues.write_ns);
-    if at == 0 || now.saturating_sub(at) > SAME_EXIT_NS {
+    if at == 0 || !same_exit(at, now) {
         // Without KVM's tracepoints (or KVM) there are no writes at all: then
         // the waker alone has to do.
         return get!(queues.writes) == 0;
@@ -248,7 +250,7 @@ fn maybe_rang(waker: u32, backend: u32, woken: u64) {
 fn rang_before(queues: *mut QueueStats, key: &DoorbellKey) {
     let (woken, slot) = (get!(queues.maybe_woken), get!(queues.maybe_slot) as u32);
     set!(queues.maybe_woken = 0);
-    if woken == 0 || now().saturating_sub(woken & !wake::MASK) > SAME_EXIT_NS {
+    if woken == 0 || !same_exit(woken & !wake::MASK, now()) {
         return;
     }
     let Some(backend) = QUEUE_STATS.get_ptr_mut(slot) else {
@@ -314,8 +316,10 @@ fn written(address: u64, sure: bool) {
     set!(queues.write_ns = now());
 }
 
+/// `current` leaves for user space; for a device, nobody in the kernel took the
+/// write.
 #[inline(always)]
-fn went_to_user_space() {
+fn left(device: bool) {
     let (number, tag) = current();
     if number == 0 {
         return;
@@ -328,7 +332,7 @@ fn went_to_user_space() {
         return;
     }
     set!(queues.write_ns = 0);
-    if now().saturating_sub(at) > SAME_EXIT_NS {
+    if !device || !same_exit(at, now()) {
         return;
     }
     let key = DoorbellKey {
@@ -373,7 +377,7 @@ fn vcpu_woken(vcpu: *mut QueueStats, waker: u32, now: u64) {
         return;
     }
     set!(backend.inject_ns = 0);
-    if now.saturating_sub(at) <= SAME_EXIT_NS {
+    if same_exit(at, now) {
         set!(vcpu.injection = (at & !SLOT_MASK) | (u64::from(waker) & SLOT_MASK));
     }
 }
@@ -400,6 +404,18 @@ fn current() -> (u32, u32) {
         return (0, 0);
     }
     (number, maps::slot(number).map_or(0, |stats| get!(stats.tag)))
+}
+
+/// Whether an event now may belong to the exit in which something happened.
+#[inline(always)]
+fn same_exit(at: u64, now: u64) -> bool {
+    let apart = maps::cpu(this_cpu()).is_some_and(|cpu| get!(cpu.irqs) != 0);
+    let limit = if apart {
+        SAME_EXIT_NS
+    } else {
+        SAME_EXIT_ALONE_NS
+    };
+    now.saturating_sub(at) <= limit
 }
 
 /// Whether it was interrupted: what happens now is not its doing. Known where

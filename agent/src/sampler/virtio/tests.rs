@@ -104,6 +104,11 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
+        Self::of(1)
+    }
+
+    /// A VM whose vCPU made that many traced writes.
+    fn of(writes: u64) -> Self {
         let fake = Fake::default();
         fake.with(|c| c.slots = [(MAIN, 1), (IO, 2), (VCPU, 3)].into());
         let proc = tempfile::tempdir().unwrap();
@@ -112,14 +117,26 @@ impl Lab {
             std::fs::create_dir_all(&dir).unwrap();
             std::fs::write(dir.join("comm"), format!("{comm}\n")).unwrap();
         }
-        fake.stats(3, |s| s.writes = 1);
+        fake.stats(3, |s| s.writes = writes);
         let family = Virtio::new(Ok(Box::new(fake.clone())), proc.path().into());
-        Self {
+        let mut lab = Self {
             fake,
             family,
             vm: vm(),
             proc,
-        }
+        };
+        assert_eq!(lab.window(true).rows(), 0, "its window begins here");
+        lab
+    }
+
+    fn tick(&mut self) {
+        self.fake.with(|c| c.at_ns += 1_000_000);
+        let vm = SceneVm {
+            vm: &self.vm,
+            index: Some(7),
+            live: true,
+        };
+        self.family.tick(&Scene { vms: vec![vm] });
     }
 
     fn window(&mut self, live: bool) -> Chunk {
@@ -216,7 +233,6 @@ fn kicks_are_counted_for_the_thread_they_woke() {
 #[test]
 fn a_stalled_backend_shows_by_its_name_while_it_stalls() {
     let mut lab = Lab::new();
-    lab.window(true);
     // Woken at 1.5 ms and not switched in since.
     lab.fake
         .stats(2, |s| s.woken = (1_500_000 & !wake::MASK) | wake::KICK);
@@ -284,8 +300,7 @@ fn without_kvms_tracepoints_kicks_are_unavailable_not_zero() {
 
 #[test]
 fn a_guest_without_kvm_has_pickups_and_no_zeros() {
-    let mut lab = Lab::new();
-    lab.fake.stats(3, |s| s.writes = 0);
+    let mut lab = Lab::of(0);
     lab.fake.stats(2, |s| {
         counted(&mut s.pickup, 20_000, 1);
         s.pickup_max_ns = 20_000;
@@ -327,6 +342,7 @@ fn a_vm_that_ends_has_a_last_row_and_leaves_no_doorbell() {
     });
     lab.fake.with(|c| c.bells = vec![bell(1, 1, 0, 1)]);
     assert_eq!(texts(&lab.window(true), "backend"), ["main loop", "io1"]);
+    lab.tick();
     let last = lab.window(false);
     assert_eq!(last.rows(), 2);
     assert!(lab.fake.with(|c| c.bells.is_empty()));
