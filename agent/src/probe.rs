@@ -273,6 +273,19 @@ impl Probes {
         blame::charge(&record, &wait, reading);
     }
 
+    /// Whether a thread runs or is ready at this moment; `None` while no event
+    /// of it was seen. Cheaper than [`Probes::read`]: three words.
+    #[must_use]
+    pub fn active(&self, slot: &Slot) -> Option<bool> {
+        let (state, since_ns, woken_ns) = self.slots.glance(slot.number.into());
+        match state {
+            state::RUNNING | state::READY => Some(true),
+            state::SLEEPING => Some(woken_ns > since_ns),
+            state::UNKNOWN => None,
+            _ => Some(false),
+        }
+    }
+
     /// Totals of each possible CPU since the probes were attached, an idle
     /// period that is still open included up to now.
     #[must_use]

@@ -105,6 +105,15 @@ pub const TABLES: &[&Table] = &[
     &crate::rows::EVENTS,
     &crate::rows::FORECASTS,
     &crate::rows::RECOMMENDATION_LOG,
+    &crate::rows::BLAME,
+    &crate::rows::CPUS,
+    &crate::rows::CPU_OWNERS,
+    &crate::rows::VM_CONCURRENCY,
+    &crate::rows::VCPU_MOVES,
+    &crate::rows::PROBES,
+    &crate::rows::TOPOLOGY,
+    &crate::rows::TOPOLOGY_NODES,
+    &crate::rows::INVENTORY,
     &crate::rows::VM_QUEUES,
 ];
 

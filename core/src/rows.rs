@@ -77,8 +77,12 @@ macro_rules! table {
 
 mod advice;
 mod host;
+mod inventory;
+mod sched;
 mod virtio;
 
 pub use advice::*;
 pub use host::*;
+pub use inventory::*;
+pub use sched::*;
 pub use virtio::*;

@@ -60,6 +60,19 @@ impl Group {
             .with_context(|| format!("move process {pid} into {}", self.path.display()))
     }
 
+    /// Lets all in the group run for so many µs of every period.
+    ///
+    /// # Errors
+    /// The group can't be written.
+    pub fn quota(&self, quota_us: u64, period_us: u64) -> anyhow::Result<()> {
+        if self.path.join("cpu.max").exists() {
+            let value = format!("{quota_us} {period_us}");
+            return fs::write(self.path.join("cpu.max"), value).context("set cpu.max");
+        }
+        self.write("cpu.cfs_period_us", period_us)?;
+        self.write("cpu.cfs_quota_us", quota_us)
+    }
+
     fn make(path: PathBuf) -> anyhow::Result<Self> {
         fs::create_dir(&path).with_context(|| format!("create cgroup {}", path.display()))?;
         Ok(Self { path })
@@ -91,7 +104,9 @@ pub struct MemoryLimit {
 }
 
 impl MemoryLimit {
-    /// Limits a process that is in `guest`, a group below `all`.
+    /// Limits a process that is in `guest`, a group below `all`, to so many
+    /// bytes above what its group is charged for now. In v1 that is nothing:
+    /// charges stay behind when a process is moved.
     ///
     /// # Errors
     /// No memory controller is mounted or it can't be written.
@@ -100,11 +115,11 @@ impl MemoryLimit {
         guest: &Group,
         pid: u32,
         name: &str,
-        bytes: u64,
+        more_bytes: u64,
     ) -> anyhow::Result<Self> {
         if Path::new(V1_MEMORY).join("memory.limit_in_bytes").exists() {
             let own = Group::make(Path::new(V1_MEMORY).join(name))?;
-            own.write("memory.limit_in_bytes", bytes)?;
+            own.write("memory.limit_in_bytes", more_bytes)?;
             own.add(pid)?;
             return Ok(Self {
                 path: own.path.clone(),
@@ -115,11 +130,13 @@ impl MemoryLimit {
             fs::write(parent.join("cgroup.subtree_control"), "+memory")
                 .context("enable the memory controller of cgroup v2")?;
         }
-        guest.write("memory.max", bytes)?;
-        Ok(Self {
+        let limit = Self {
             path: guest.path.clone(),
             own: None,
-        })
+        };
+        let charged = limit.used_bytes().context("read memory.current")?;
+        guest.write("memory.max", charged + more_bytes)?;
+        Ok(limit)
     }
 
     /// `v1` or `v2`.

@@ -6,11 +6,13 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::cgroup::DEFAULT_WEIGHT;
-use crate::guest::spec::{Aio, Backing, Cache};
-use crate::guest::{Disk, Guest, Spec};
+use crate::guest::{Guest, Spec};
 use crate::payload;
 use crate::stage::Stage;
 use crate::terminal::{duration, interrupted, say};
+use flags::{DiskFlags, MemoryFlags};
+
+mod flags;
 
 /// How often a ramp moves the load.
 const RAMP_STEP: Duration = Duration::from_millis(500);
@@ -30,15 +32,6 @@ pub struct GuestsArgs {
     /// vCPUs of each guest
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(payload::MAX_VCPUS)))]
     vcpus: u32,
-    /// Each guest also reads a virtio disk, a file in the temporary directory
-    #[arg(long)]
-    io: bool,
-    /// Requests a second to the disk of --io; 0 is as fast as it goes
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
-    iops: u32,
-    /// Give --io a disk whose every request takes this long, instead of a file
-    #[arg(long, value_parser = duration)]
-    disk_latency: Option<Duration>,
     /// How long
     #[arg(long = "for", default_value = "60s", value_parser = duration)]
     time: Duration,
@@ -48,21 +41,10 @@ pub struct GuestsArgs {
     /// Names are this and a number
     #[arg(long, default_value = "lab")]
     name: String,
-}
-
-impl GuestsArgs {
-    fn disk(&self) -> Option<Disk> {
-        let backing = match self.disk_latency {
-            Some(latency) => Backing::Null { latency },
-            // The temporary directory need not know how to bypass the page
-            // cache: tmpfs learned it in Linux 6.6.
-            None => Backing::File {
-                aio: Aio::Threads,
-                cache: Cache::Writeback,
-            },
-        };
-        self.io.then(|| Disk::new(backing, self.iops))
-    }
+    #[command(flatten)]
+    disk: DiskFlags,
+    #[command(flatten)]
+    memory: MemoryFlags,
 }
 
 /// Runs the guests until their time is over.
@@ -80,10 +62,11 @@ pub async fn run(args: GuestsArgs) -> anyhow::Result<()> {
             name: format!("{}{n}", args.name),
             vcpus: args.vcpus,
             load: args.load,
-            disk: args.disk(),
-            ..Spec::new("")
+            disk: args.disk.disk(),
+            memory_mib: args.memory.mib(),
         };
         let guest = stage.guest(&spec)?;
+        args.memory.apply(&guest)?;
         say(&format!(
             "started {} pid {} vcpus {} load {}",
             guest.name(),
@@ -102,12 +85,15 @@ pub async fn run(args: GuestsArgs) -> anyhow::Result<()> {
         r = hold(&guests, &args) => r?,
         () = interrupted() => {}
     }
-    if args.io {
+    if args.disk.io {
         for guest in &guests {
+            let figures = guest.memory().figures()?;
             say(&format!(
-                "{} read {} times 4 KiB",
+                "{} did {} requests, {:.2} ms each, {} failed",
                 guest.name(),
-                guest.memory().figures()?.done.count
+                figures.done.count,
+                figures.done.mean_ns().unwrap_or(0.0) / 1e6,
+                figures.errors
             ));
         }
     }

@@ -74,3 +74,25 @@ pub async fn run(lab: Lab) -> anyhow::Result<()> {
         () = terminal::interrupted() => anyhow::bail!("interrupted; all guests are removed"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        _lab: Lab,
+    }
+
+    #[test]
+    fn flags_are_consistent_and_every_command_has_an_example() {
+        Cli::command().debug_assert();
+        let mut cli = Cli::command();
+        for command in cli.get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example: headroom lab "), "{help}");
+        }
+    }
+}

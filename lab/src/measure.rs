@@ -70,13 +70,18 @@ pub fn ready_pct(window: &Window, vm_name: &str) -> Option<f64> {
 /// headroom has no such table.
 #[must_use]
 pub fn rows_of(window: &Window, table: &str, vm_name: &str) -> Option<Vec<Map<String, Value>>> {
-    headroom_core::metric::table(table)?;
+    let about = headroom_core::metric::table(table)?
+        .position("vm_name")
+        .map(|_| "vm_name");
     let chunks = window.chunks();
     let mut rows = Vec::new();
     for chunk in chunks.iter().filter(|chunk| chunk.table.name == table) {
         rows.extend((0..chunk.rows()).map(|n| row(chunk.table, &chunk.columns, n)));
     }
-    rows.retain(|row| row.values().any(|value| *value == *vm_name));
+    rows.retain(|row| match about {
+        Some(column) => row.get(column).is_some_and(|value| *value == *vm_name),
+        None => row.values().any(|value| *value == *vm_name),
+    });
     // Host, time and id are the same in each and say nothing here.
     for row in &mut rows {
         row.retain(|key, _| !matches!(key.as_str(), "ts" | "host" | "vm_id"));

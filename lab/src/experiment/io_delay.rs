@@ -1,7 +1,7 @@
 //! `headroom lab io-delay`: disks that take a known time, beside one that
 //! takes none.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::Value;
@@ -56,7 +56,10 @@ const COLUMNS: &[(&str, &str)] = &[
 /// Not root, or KVM or QEMU is missing.
 pub async fn run(args: &IoDelayArgs) -> anyhow::Result<()> {
     let stage = Stage::of_root("io-delay", args.common.weight)?;
-    report(&stage, args).await?.print(args.common.output);
+    let report = report(&stage, args).await?;
+    // A closed pipe ends the process while it prints: the stage goes before.
+    drop(stage);
+    report.print(args.common.output);
     Ok(())
 }
 
@@ -83,10 +86,10 @@ async fn report(stage: &Stage, args: &IoDelayArgs) -> anyhow::Result<Report> {
     meter.cut();
     let read =
         || -> anyhow::Result<Vec<_>> { guests.iter().map(|(g, _)| g.memory().figures()).collect() };
-    let before = read()?;
+    let (before, begin) = (read()?, Instant::now());
     meter.pass(args.time).await;
     let window = meter.cut();
-    let after = read()?;
+    let (after, elapsed) = (read()?, begin.elapsed());
     let mut table = Table::new("io-delay", COLUMNS);
     let mut report = Report::default();
     for ((guest, delay), (then, now)) in guests.iter().zip(before.iter().zip(&after)) {
@@ -96,7 +99,7 @@ async fn report(stage: &Stage, args: &IoDelayArgs) -> anyhow::Result<Report> {
         table.push(vec![
             guest.name().into(),
             (delay.as_secs_f64() * 1e3).into(),
-            (per(done.count, 1.0) / args.time.as_secs_f64()).into(),
+            (per(done.count, 1.0) / elapsed.as_secs_f64()).into(),
             done.mean_ns().map(|ns| ns / 1e6).into(),
             per(done.max_ns, 1e6).into(),
             (now.errors - then.errors).into(),

@@ -21,13 +21,14 @@ use crate::terminal::duration;
 const TABLES: &[&str] = &["vm_memory"];
 /// Working sets, percent of the limit, one after the other.
 const STEPS: [u32; 4] = [25, 50, 90, 150];
-/// QEMU's own memory, which the group is charged for too, MiB (30 seen).
-const QEMU_MIB: u32 = 48;
+/// Room for what QEMU itself still takes after its start, page tables and
+/// stacks, MiB; less than 1 was seen.
+const ROOM_MIB: u32 = 4;
 
 /// Flags of `headroom lab memory`.
 #[derive(Args, Clone, Debug)]
 pub struct MemoryArgs {
-    /// Memory that the guest may use on the host, MiB, QEMU's own not counted
+    /// Memory that the guest may dirty, MiB; QEMU's own is not counted
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=65536))]
     limit_mib: u32,
     /// How long each step takes
@@ -55,7 +56,10 @@ const COLUMNS: &[(&str, &str)] = &[
 /// Not root, or KVM, QEMU or the memory controller is missing.
 pub async fn run(args: &MemoryArgs) -> anyhow::Result<()> {
     let stage = Stage::of_root("memory", args.common.weight)?;
-    report(&stage, args).await?.print(args.common.output);
+    let report = report(&stage, args).await?;
+    // A closed pipe ends the process while it prints: the stage goes before.
+    drop(stage);
+    report.print(args.common.output);
     Ok(())
 }
 
@@ -66,7 +70,7 @@ async fn report(stage: &Stage, args: &MemoryArgs) -> anyhow::Result<Report> {
         .map(|step| args.limit_mib * step / 100)
         .max()
         .unwrap_or(args.limit_mib);
-    let mut guest = stage.guest(&Spec {
+    let guest = stage.guest(&Spec {
         memory_mib: OWN_MIB + above,
         ..Spec::new("squeezed")
     })?;
@@ -75,10 +79,13 @@ async fn report(stage: &Stage, args: &MemoryArgs) -> anyhow::Result<Report> {
         guest.group().context("the guest has no cgroup")?,
         guest.pid(),
         &unique_name(),
-        u64::from(args.limit_mib + QEMU_MIB) << 20,
+        u64::from(args.limit_mib + ROOM_MIB) << 20,
     )?;
+    let mut squeezed = Squeezed { guest, limit };
+    let Squeezed { guest, limit } = &mut squeezed;
     let mut report = Report::default();
     let mut table = Table::new("memory", COLUMNS);
+    let mut vm_id = None;
     for step in STEPS {
         let mib = args.limit_mib * step / 100;
         // Round once a second.
@@ -90,7 +97,7 @@ async fn report(stage: &Stage, args: &MemoryArgs) -> anyhow::Result<Report> {
         let window = meter.cut();
         let touched = guest.memory().touched()?.since(&then);
         let mut row = vec![mib.into(), if lives { "runs" } else { "killed" }.into()];
-        row.extend(charges(&limit));
+        row.extend(charges(limit));
         row.extend([
             touched.count.into(),
             touched.mean_ns().map(|ns| ns / 1e3).into(),
@@ -98,7 +105,9 @@ async fn report(stage: &Stage, args: &MemoryArgs) -> anyhow::Result<Report> {
         ]);
         table.push(row);
         add_seen(&mut report, &window, TABLES, guest.name());
-        add_events(&mut report, &window, &guest);
+        // Killed within a second it has no row in its last window.
+        vm_id = id_of(&window, guest).or(vm_id);
+        add_events(&mut report, &window, vm_id.as_deref());
         if !lives {
             break;
         }
@@ -106,14 +115,17 @@ async fn report(stage: &Stage, args: &MemoryArgs) -> anyhow::Result<Report> {
     report.tables.push(table);
     report.notes.push(meter.note());
     report.notes.push(format!(
-        "limit {} MiB and {QEMU_MIB} MiB for QEMU, cgroup {}; without swap the guest is killed beyond it",
+        "limit {} MiB and {ROOM_MIB} MiB for QEMU above what was charged before, cgroup {}; without swap the guest is killed beyond it",
         args.limit_mib,
         limit.version()
     ));
-    // Its group can only be removed when the guest is gone.
-    drop(guest);
-    drop(limit);
     Ok(report)
+}
+
+/// In this order: the limit's group can only be removed when the guest is gone.
+struct Squeezed {
+    guest: Guest,
+    limit: MemoryLimit,
 }
 
 fn charges(limit: &MemoryLimit) -> [Value; 4] {
@@ -126,17 +138,19 @@ fn charges(limit: &MemoryLimit) -> [Value; 4] {
     ]
 }
 
-/// Events about the guest, but not that it came.
-fn add_events(report: &mut Report, window: &Window, guest: &Guest) {
+/// Id of the guest in headroom's tables.
+fn id_of(window: &Window, guest: &Guest) -> Option<String> {
     let vm = window.vms.iter().find(|vm| vm.vm_name == guest.name());
-    let Some(subject) = vm.map(|vm| format!("vm/{}", vm.vm_id)) else {
+    vm.map(|vm| vm.vm_id.clone())
+}
+
+/// Events about the guest, but not that it came.
+fn add_events(report: &mut Report, window: &Window, vm_id: Option<&str>) {
+    let Some(subject) = vm_id.map(|id| format!("vm/{id}")) else {
         return;
     };
-    for event in window
-        .events
-        .iter()
-        .filter(|e| e.subject == subject && e.kind != "vm_started")
-    {
+    let events = window.events.iter();
+    for event in events.filter(|e| e.subject == subject && e.kind != "vm_started") {
         let row = Map::from_iter([
             ("kind".to_owned(), event.kind.clone().into()),
             ("detail".to_owned(), event.detail.clone().into()),

@@ -1,6 +1,6 @@
 //! `headroom lab multiqueue`: what more queues and more iothreads give.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::Value;
@@ -55,7 +55,10 @@ const COLUMNS: &[(&str, &str)] = &[
 /// Not root, or KVM or QEMU is missing.
 pub async fn run(args: &MultiqueueArgs) -> anyhow::Result<()> {
     let stage = Stage::of_root("multiqueue", args.common.weight)?;
-    report(&stage, args).await?.print(args.common.output);
+    let report = report(&stage, args).await?;
+    // A closed pipe ends the process while it prints: the stage goes before.
+    drop(stage);
+    report.print(args.common.output);
     Ok(())
 }
 
@@ -120,19 +123,21 @@ async fn layout_row(
         ))
     };
     let (figures_then, times_then) = read()?;
+    let begin = Instant::now();
     meter.pass(args.time).await;
     let window = meter.cut();
     let (figures, times) = read()?;
+    let elapsed = begin.elapsed();
     let done = figures.done.since(&figures_then.done);
     let times = times.since(times_then);
-    let whole = u64::try_from(args.time.as_nanos()).unwrap_or(u64::MAX);
+    let whole = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
     let kicks = u64::from(figures.kicks.wrapping_sub(figures_then.kicks));
     let wait = (times.slices > 0).then(|| per(times.ready_ns, 1e3) / per(times.slices, 1.0));
     add_seen(report, &window, TABLES, guest.name());
     Ok([
         queues.into(),
         spec.disks().into(),
-        (per(done.count, 1.0) / args.time.as_secs_f64()).into(),
+        (per(done.count, 1.0) / elapsed.as_secs_f64()).into(),
         done.mean_ns().map(|ns| ns / 1e3).into(),
         (per(kicks, 1.0) / per(done.count.max(1), 1.0)).into(),
         percent(times.run_ns, whole),

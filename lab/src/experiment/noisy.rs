@@ -54,7 +54,10 @@ const COLUMNS: &[(&str, &str)] = &[
 /// Not root, or KVM or QEMU is missing.
 pub async fn run(args: &NoisyArgs) -> anyhow::Result<()> {
     let stage = Stage::of_root("noisy", args.common.weight)?;
-    report(&stage, args).await?.print(args.common.output);
+    let report = report(&stage, args).await?;
+    // A closed pipe ends the process while it prints: the stage goes before.
+    drop(stage);
+    report.print(args.common.output);
     Ok(())
 }
 

@@ -62,9 +62,10 @@ pub async fn run(args: &NumaArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let stage = Stage::of_root("numa", args.common.weight)?;
-    report(&stage, args, &nodes)
-        .await?
-        .print(args.common.output);
+    let report = report(&stage, args, &nodes).await?;
+    // A closed pipe ends the process while it prints: the stage goes before.
+    drop(stage);
+    report.print(args.common.output);
     Ok(())
 }
 

@@ -45,9 +45,10 @@ const COLUMNS: &[(&str, &str)] = &[
 /// Not root, or KVM or QEMU is missing.
 pub async fn run(args: &OversubscribeArgs) -> anyhow::Result<()> {
     let stage = Stage::of_root("oversubscribe", args.common.weight)?;
-    report(&stage, &args.counts, args.time)
-        .await?
-        .print(args.common.output);
+    let report = report(&stage, &args.counts, args.time).await?;
+    // A closed pipe ends the process while it prints: the stage goes before.
+    drop(stage);
+    report.print(args.common.output);
     Ok(())
 }
 
