@@ -19,6 +19,7 @@ mod map;
 mod net;
 mod node;
 mod object;
+mod queues;
 mod reading;
 mod slots;
 mod unknown;
@@ -37,10 +38,11 @@ pub use family::Attached;
 pub use load::EmptyPrograms;
 pub use net::NetDrops;
 pub use object::{Header, check as check_object, embedded};
+pub use queues::Queues;
 pub use reading::{Reading, ThreadState};
 pub use slots::Slot;
 
-use crate::probe::map::{Mapped, PidElement, Registration, SlotRecord};
+use crate::probe::map::{Mapped, PidElement, QueueRecord, Registration, SlotRecord};
 use crate::probe::reading::Floor;
 use crate::probe::slots::Table;
 use crate::probe::unknown::Baseline;
@@ -98,6 +100,8 @@ pub struct Probes {
     cpus: Mapped<CpuStats>,
     logs: Mapped<CpuLog>,
     blame: Mapped<u64>,
+    queue_records: Array<MapData, QueueRecord>,
+    queues: Option<Queues>,
     vms: u32,
     table: Table,
     numa_nodes: usize,
@@ -130,6 +134,11 @@ impl Probes {
     #[must_use]
     pub fn families(&self) -> &[Attached] {
         &self.families
+    }
+
+    /// What the family `virtio` counts, for its observer; once.
+    pub const fn take_queues(&mut self) -> Option<Queues> {
+        self.queues.take()
     }
 
     /// Starts to count a thread: its id in the initial pid namespace, and whose
@@ -168,6 +177,7 @@ impl Probes {
         let written = self
             .records
             .set(u32::from(number), record, 0)
+            .and_then(|()| self.queue_records.set(u32::from(number), queues::EMPTY, 0))
             .and_then(|()| {
                 self.pids
                     .set(tid / PIDS_PER_ELEMENT, PidElement(element), 0)

@@ -6,6 +6,7 @@ mod cpus;
 mod families;
 mod host;
 mod inventory;
+mod make;
 mod net;
 mod numa;
 mod numbers;
@@ -18,6 +19,7 @@ mod steal;
 mod tasks;
 mod topology;
 mod track;
+pub mod virtio;
 pub mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,15 +36,11 @@ use crate::source::{HostSource, Mixed, ThreadSource as _};
 use blame::{Matrix, Waited};
 use cpus::Cpus;
 use host::{HostReader, HostReading};
-use inventory::{Book, InventoryFamily, Places};
-use net::Net;
-use numa::Numa;
+use inventory::Book;
+use make::Families;
 use numbers::Numbers;
 pub use observe::{FamilyStatus, Observer, Scene, SceneVm};
 pub use rows::Frame;
-use steal::Steal;
-use tasks::Tasks;
-use topology::TopologyFamily;
 use track::Tracked;
 
 /// VMs that have a number in the probes' maps at once.
@@ -160,23 +158,11 @@ impl Sampler<Probes> {
             ),
             (_, Err(error)) => (None, Some(chain(&error))),
         };
-        let observers: [Box<dyn Observer>; 4] = [
-            Box::new(Net::new(options.proc.clone(), options.attach)),
-            Box::new(Numa::new(options.proc.clone())),
-            Box::new(Steal::new()),
-            Box::new(Tasks::new(options.proc.clone())),
-        ];
-        let topology = TopologyFamily::new(options.sys.clone(), options.proc.clone());
-        let places = Places {
-            proc: options.proc.clone(),
-            libvirt: options.libvirt.clone(),
-        };
-        let labels = options.labels.clone();
+        let mut probes = probes;
+        let families = Families::make(&options, probes.as_mut(), degraded.as_deref());
         let mut sampler = Self::with_source(options, probes, degraded);
-        let inventory = InventoryFamily::new(places, labels, sampler.book.clone());
-        sampler.observers.push(Box::new(topology));
-        sampler.observers.push(Box::new(inventory));
-        sampler.observers.extend(observers);
+        sampler.observers = families.observers;
+        sampler.book = families.book;
         sampler
     }
 }

@@ -123,6 +123,7 @@ pub const TABLES: &[&Table] = &[
     &crate::rows::HOST_TASKS,
     &crate::rows::HOST_STEAL,
     &crate::rows::CPU_STEAL,
+    &crate::rows::VM_QUEUES,
 ];
 
 /// The table of that name.

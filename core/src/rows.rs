@@ -82,6 +82,7 @@ mod net;
 mod numa;
 mod overhead;
 mod sched;
+mod virtio;
 
 pub use advice::*;
 pub use host::*;
@@ -90,3 +91,4 @@ pub use net::*;
 pub use numa::*;
 pub use overhead::*;
 pub use sched::*;
+pub use virtio::*;

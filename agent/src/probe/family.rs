@@ -44,6 +44,20 @@ pub const IRQ: Family = Family {
     ],
 };
 
+/// Doorbells and interrupts of guests. By name, for KVM may be a module, of
+/// which the loader has no BTF.
+pub const VIRTIO: Family = Family {
+    name: "virtio",
+    hooks: &[
+        "kvm_userspace_exit",
+        "kvm_pio",
+        "kvm_mmio",
+        "kvm_fast_mmio",
+        "kvm_msi_set_irq",
+        "kvm_set_irq",
+    ],
+};
+
 /// How far a family got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {

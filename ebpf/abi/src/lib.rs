@@ -11,6 +11,7 @@ pub mod hist;
 pub mod net;
 pub mod sched;
 pub mod tag;
+pub mod virtio;
 
 /// Version of everything in this crate.
 pub const ABI_VERSION: u32 = 2;

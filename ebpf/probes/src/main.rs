@@ -17,6 +17,7 @@ mod sched;
 mod net;
 mod slot;
 mod task;
+mod virtio;
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 
