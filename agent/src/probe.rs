@@ -7,6 +7,7 @@
 //! call a thread.
 
 mod blame;
+mod block;
 mod btf;
 mod caps;
 mod cost;
@@ -32,6 +33,7 @@ use headroom_abi::blame::CpuLog;
 use headroom_abi::sched::{CpuStats, PIDS_PER_ELEMENT, PidSlots, SlotStats, state};
 use headroom_abi::tag;
 
+pub use block::{BlockProbes, BlockReading, BlockSource, MAX_OPEN, MAX_PAIRS};
 pub use cost::{CostMeter, ProgramCost};
 pub use error::{HeaderError, ProbeError};
 pub use family::Attached;
@@ -108,6 +110,7 @@ pub struct Probes {
     throttling: bool,
     map_bytes: u64,
     families: Vec<Attached>,
+    block: Option<BlockProbes>,
     #[cfg(feature = "bpf-log")]
     _diagnostics: Option<diagnostics::Diagnostics>,
     // Holds the links; last, so that it is dropped when nothing reads any more.
@@ -139,6 +142,19 @@ impl Probes {
     /// What the family `virtio` counts, for its observer; once.
     pub const fn take_queues(&mut self) -> Option<Queues> {
         self.queues.take()
+    }
+
+    /// The block family, once; it works as long as these probes live.
+    ///
+    /// # Errors
+    /// Why it is not attached, or that it was handed out before.
+    pub fn take_block(&mut self) -> Result<BlockProbes, String> {
+        let reason = || {
+            let family = self.families.iter().find(|f| f.family == "block");
+            let reason = family.and_then(|f| f.reason.clone());
+            reason.unwrap_or_else(|| "handed out before".to_owned())
+        };
+        self.block.take().ok_or_else(reason)
     }
 
     /// Starts to count a thread: its id in the initial pid namespace, and whose

@@ -2,6 +2,7 @@
 //! window: subtract and make rows.
 
 mod blame;
+mod block;
 mod cpus;
 mod families;
 mod host;
@@ -365,7 +366,14 @@ impl<P: HostSource> Sampler<P> {
             }],
         };
         let others = self.observers.iter().flat_map(|o| o.status());
-        probes.into_iter().chain(others).collect()
+        let mut all = probes;
+        for family in others {
+            // One that works on the probes is named by them already.
+            if all.iter().all(|known| known.family != family.family) {
+                all.push(family);
+            }
+        }
+        all
     }
 
     fn started(&mut self, vm: &Vm) -> Tracked<P> {

@@ -76,6 +76,7 @@ macro_rules! table {
 }
 
 mod advice;
+mod block;
 mod host;
 mod inventory;
 mod net;
@@ -85,6 +86,7 @@ mod sched;
 mod virtio;
 
 pub use advice::*;
+pub use block::*;
 pub use host::*;
 pub use inventory::*;
 pub use net::*;

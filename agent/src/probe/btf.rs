@@ -5,6 +5,9 @@
 
 use std::fs;
 
+use headroom_abi::block::BlockOffsets;
+
+use crate::probe::block;
 use crate::probe::error::ProbeError;
 
 /// The kernel's types.
@@ -93,6 +96,8 @@ pub struct Offsets {
     pub globals: Vec<(&'static str, u32)>,
     /// Whether throttled time can be told.
     pub throttling: bool,
+    /// Those of the block family; what this kernel lacks for it.
+    pub block: Result<BlockOffsets, String>,
 }
 
 impl Offsets {
@@ -184,6 +189,7 @@ fn find(bytes: &[u8]) -> Result<Offsets, String> {
     Ok(Offsets {
         globals,
         throttling,
+        block: block::offsets(&types),
     })
 }
 
@@ -202,7 +208,7 @@ fn offset(types: &Types<'_>, field: &Field) -> Result<u32, String> {
 }
 
 /// All types, by number; type 0 is void.
-struct Types<'a> {
+pub struct Types<'a> {
     types: Vec<Type<'a>>,
     strings: &'a [u8],
 }
@@ -226,7 +232,7 @@ impl Type<'_> {
 }
 
 impl<'a> Types<'a> {
-    fn parse(bytes: &'a [u8]) -> Option<Self> {
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         if u16::from_le_bytes(*bytes.first_chunk()?) != MAGIC {
             return None;
         }
@@ -272,7 +278,7 @@ impl<'a> Types<'a> {
     }
 
     /// Offset in bytes of a member, or of a member of one, `a.b`.
-    fn offset(&self, of: &str, path: &str) -> Result<u32, String> {
+    pub fn offset(&self, of: &str, path: &str) -> Result<u32, String> {
         let mut at = self
             .struct_named(of)
             .ok_or_else(|| format!("no struct {of}"))?;
@@ -339,7 +345,7 @@ impl<'a> Types<'a> {
     }
 
     /// Arguments of a tracepoint, the leading data pointer not counted.
-    fn tracepoint_arguments(&self, tracepoint: &str) -> Option<usize> {
+    pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<usize> {
         let name = format!("btf_trace_{tracepoint}");
         let alias = self
             .types

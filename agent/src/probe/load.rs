@@ -9,6 +9,7 @@ use headroom_abi::sched::{CpuStats, PIDS_PER_ELEMENT, PidSlots, SlotStats};
 use headroom_abi::virtio::QueueStats;
 use rustix::io::Errno;
 
+use crate::probe::block::{self, BlockProbes};
 use crate::probe::error::{ProbeError, answered};
 use crate::probe::family::{self, Attached, Family, Kind};
 use crate::probe::map::{DoorbellRecord, Mapped, WhichDoorbell};
@@ -77,6 +78,8 @@ fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes,
     let kind = family::SCHED.attach(&mut ebpf, options.attach, &kernel.btf)?;
     let mut families = vec![Attached::of(&family::SCHED, Ok(kind))];
     families.extend(others(&mut ebpf, options.attach, kernel));
+    let (block, attached) = attach_block(&mut ebpf, options.attach, kernel);
+    families.push(attached);
     let slots = taken(&mut ebpf, "SLOT_STATS")?;
     let pids = taken(&mut ebpf, "PID_SLOTS")?;
     let queues = taken(&mut ebpf, "QUEUE_STATS")?;
@@ -106,6 +109,7 @@ fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes,
         throttling: kernel.offsets.throttling,
         map_bytes: sizes.bytes(),
         families,
+        block,
         #[cfg(feature = "bpf-log")]
         _diagnostics: crate::probe::diagnostics::Diagnostics::start(&mut ebpf),
         programs: ebpf,
@@ -135,6 +139,34 @@ fn others(ebpf: &mut Ebpf, policy: AttachPolicy, kernel: &Kernel) -> Vec<Attache
     };
     let virtio = family::VIRTIO.attach(ebpf, virtio, &kernel.btf);
     vec![numa, irq, Attached::of(&family::VIRTIO, virtio)]
+}
+
+/// The family of disks, with its maps.
+fn attach_block(
+    ebpf: &mut Ebpf,
+    policy: AttachPolicy,
+    kernel: &Kernel,
+) -> (Option<BlockProbes>, Attached) {
+    let offsets = match &kernel.offsets.block {
+        Ok(offsets) => offsets,
+        Err(problem) => {
+            let reason = format!("kernel BTF: {problem}");
+            return (None, Attached::left_out(&family::BLOCK, &reason));
+        }
+    };
+    let family = match offsets.has_io_start {
+        0 => family::BLOCK_BEFORE_6_5,
+        _ => family::BLOCK,
+    };
+    let attached = family.attach(ebpf, policy, &kernel.btf).and_then(|kind| {
+        let skips = family.skips(kind, ebpf)?;
+        let probes = BlockProbes::new(kind.name(), skips, |map| taken(ebpf, map))?;
+        Ok((kind, probes))
+    });
+    match attached {
+        Ok((kind, probes)) => (Some(probes), Attached::of(&family, Ok(kind))),
+        Err(error) => (None, Attached::of(&family, Err(error))),
+    }
 }
 
 /// Programs that do nothing at the hooks that fire all the time; detached when
@@ -173,10 +205,12 @@ fn open(bytes: &[u8], slots: u16, kernel: &Kernel, sizes: &Sizes) -> Result<Ebpf
     for (global, offset) in &kernel.offsets.globals {
         loader.override_global(global, offset, true);
     }
-    for (map, len) in sizes.maps() {
+    for (map, len) in sizes.maps().into_iter().chain(block::SIZES) {
         loader.map_max_entries(map, len);
     }
+    let block = block::Offsets(kernel.offsets.block.clone().unwrap_or_default());
     loader
+        .override_global("BLOCK_OFFSETS", &block, true)
         .override_global("BLAME_COLUMNS", &sizes.vms, true)
         .load(bytes)
         .map_err(|source| not_loaded(slots, source))
@@ -219,6 +253,7 @@ impl Sizes {
             + self.slots as u64 * (size_of::<SlotStats>() + size_of::<QueueStats>()) as u64
             + self.cpus as u64 * (size_of::<CpuStats>() + size_of::<CpuLog>() + 8) as u64
             + self.vms as u64 * self.vms as u64 * 8
+            + block::MAP_BYTES
     }
 }
 

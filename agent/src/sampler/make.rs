@@ -1,6 +1,7 @@
 //! Makes every family of measurements, while the process has its privileges.
 
 use super::SamplerOptions;
+use super::block::BlockObserver;
 use super::inventory::{Book, InventoryFamily, Places};
 use super::net::Net;
 use super::numa::Numa;
@@ -9,7 +10,7 @@ use super::steal::Steal;
 use super::tasks::Tasks;
 use super::topology::TopologyFamily;
 use super::virtio::{QueueSource, Virtio};
-use crate::probe::Probes;
+use crate::probe::{BlockSource, Probes};
 
 /// What a sampler works with beside the scheduler's probes.
 pub struct Families {
@@ -29,6 +30,12 @@ impl Families {
         let proc = || options.proc.clone();
         let without = || degraded.unwrap_or_default().to_owned();
         let book = Book::default();
+        let block = match &mut probes {
+            Some(probes) => probes
+                .take_block()
+                .map(|block| Box::new(block) as Box<dyn BlockSource>),
+            None => Err(without()),
+        };
         let queues = probes.as_mut().and_then(|p| p.take_queues());
         let queues = queues
             .map(|queues| Box::new(queues) as Box<dyn QueueSource>)
@@ -46,6 +53,7 @@ impl Families {
             Box::new(Steal::new()),
             Box::new(Tasks::new(proc())),
             Box::new(Virtio::new(queues, proc())),
+            Box::new(BlockObserver::new(block, proc())),
         ];
         Self { observers, book }
     }

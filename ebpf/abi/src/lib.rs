@@ -7,6 +7,7 @@
 #![no_std]
 
 pub mod blame;
+pub mod block;
 pub mod hist;
 pub mod net;
 pub mod sched;

@@ -6,6 +6,7 @@
 // For one instruction, see `cell::atomic`.
 #![feature(asm_experimental_arch)]
 
+mod block;
 mod cell;
 mod header;
 mod hook;
