@@ -2,6 +2,7 @@
 //! window: subtract and make rows.
 
 mod host;
+mod memory;
 mod numbers;
 mod observe;
 mod rows;
@@ -20,8 +21,9 @@ use crate::discover::{Discovery, Vm, VmKey};
 use crate::probe::{AttachPolicy, ProbeOptions, Probes};
 use crate::source::{HostSource, Mixed, ThreadSource as _};
 use host::{HostReader, HostReading};
+pub use memory::MemoryObserver;
 use numbers::Numbers;
-pub use observe::{FamilyStatus, Observer, Scene, SceneVm};
+pub use observe::{FamilyStatus, Observer, ObserverEvent, Scene, SceneVm};
 pub use rows::Frame;
 use track::Tracked;
 
@@ -123,7 +125,10 @@ impl Sampler<Probes> {
             ),
             (_, Err(error)) => (None, Some(chain(&error))),
         };
-        Self::with_source(options, probes, degraded)
+        let memory = MemoryObserver::new(options.host.clone(), &options.proc, "/sys".as_ref());
+        let mut sampler = Self::with_source(options, probes, degraded);
+        sampler.observers.push(Box::new(memory));
+        sampler
     }
 }
 
@@ -204,6 +209,8 @@ impl<P: HostSource> Sampler<P> {
         let scene = scene(&self.live, &self.ended);
         for observer in &mut self.observers {
             observer.tick(&scene);
+            let happened = observer.take_events();
+            self.events.extend(rows::event_rows(&self.host, happened));
         }
         for name in self.discovery.take_nameless() {
             let detail = "its vCPU threads have no names: mount debugfs at /sys/kernel/debug, or start QEMU with -name …,debug-threads=on";
@@ -233,6 +240,8 @@ impl<P: HostSource> Sampler<P> {
         let scene = scene(&self.live, &self.ended);
         for observer in &mut self.observers {
             out.more.extend(observer.window(&frame, &scene));
+            let happened = observer.take_events();
+            out.events.extend(rows::event_rows(frame.host, happened));
         }
         let now = Instant::now();
         for number in self.ended.drain(..).filter_map(|gone| gone.number) {

@@ -105,6 +105,8 @@ pub const TABLES: &[&Table] = &[
     &crate::rows::EVENTS,
     &crate::rows::FORECASTS,
     &crate::rows::RECOMMENDATION_LOG,
+    &crate::rows::HOST_MEMORY,
+    &crate::rows::VM_MEMORY,
 ];
 
 /// The table of that name.

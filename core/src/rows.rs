@@ -77,6 +77,8 @@ macro_rules! table {
 
 mod advice;
 mod host;
+mod memory;
 
 pub use advice::*;
 pub use host::*;
+pub use memory::*;
