@@ -79,18 +79,15 @@ impl MemoryObserver {
         let host = format!("host/{}", self.host);
         let mut steps = Steps::new(&host, &mut self.events);
         if let Some(n) = self.ladder.reclaim.step(stat.direct_reclaims()) {
-            let detail = format!("tasks began to reclaim memory themselves, {n} times in a second");
+            let detail = format!("tasks began to reclaim memory themselves, {n} times so far");
             steps.push(Step::Reclaim, detail);
         }
         if let Some(n) = self.ladder.compaction.step(stat.get("compact_stall")) {
-            let detail = format!("tasks began to stall for large pages, {n} times in a second");
+            let detail = format!("tasks began to stall for large pages, {n} times so far");
             steps.push(Step::CompactionStall, detail);
         }
         if let Some(n) = self.ladder.swap.step(swapped_out(stat)) {
-            steps.push(
-                Step::Swap,
-                format!("swapping out began, {n} pages in a second"),
-            );
+            steps.push(Step::Swap, format!("swapping out began, {n} pages so far"));
         }
         let killed = self.ladder.kills.growth(stat.get("oom_kill")).unwrap_or(0);
         if let Some(n @ 1..) = killed.checked_sub(kills) {

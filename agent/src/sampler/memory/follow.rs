@@ -68,14 +68,14 @@ impl Followed {
         let mut steps = Steps::new(&subject, events);
         let hits = signs.limit_hits.map(|n| n + signs.high_hits.unwrap_or(0));
         if let Some(n) = self.reclaim.step(hits) {
-            let detail = format!("it reached its memory limit, {n} times in a second");
+            let detail = format!("it reached its memory limit, {n} times so far");
             steps.push(Step::Reclaim, detail);
         }
         let swapped = proc.and_then(|proc| Process::read(proc, vm.key.pid).swapped());
         if let Some(n) = self.swap.step(swapped) {
             steps.push(
                 Step::Swap,
-                format!("its memory began to go to swap, {n} bytes in a second"),
+                format!("its memory began to go to swap, {n} bytes so far"),
             );
         }
         let kills = self.kills.growth(signs.oom_kills).unwrap_or(0);
