@@ -8,6 +8,7 @@ mod runqlat;
 use std::path::PathBuf;
 use std::{io, thread};
 
+use headroom_abi::tag;
 use serde::Serialize;
 
 use crate::bench::pingpong::PingPong;
@@ -204,11 +205,17 @@ impl Game {
 fn ours(game: &mut Game, options: &ProbesOptions, samples: &mut Samples) -> Result<(), BenchError> {
     let mut probes = Probes::attach(&options.probes)?;
     game.play(&mut samples.unregistered)?;
-    for tid in game.pingpong.tids() {
-        // Never released: all of it goes with the probes.
-        let _slot = probes.register(tid)?;
-    }
+    register(game, &mut probes)?;
     game.play(&mut samples.registered)
+}
+
+/// Makes the two threads vCPUs of two VMs. Never released: all of it goes with
+/// the probes.
+fn register(game: &Game, probes: &mut Probes) -> Result<(), BenchError> {
+    for (vm, tid) in (1..).zip(game.pingpong.tids()) {
+        let _slot = probes.register(tid, tag::of(vm, tag::role::VCPU))?;
+    }
+    Ok(())
 }
 
 /// Source, map bytes, ns a switch, ns a wake-up.
@@ -217,9 +224,7 @@ fn costs(
     options: &ProbesOptions,
 ) -> Result<(&'static str, u64, f64, f64), BenchError> {
     let mut probes = Probes::attach(&options.probes)?;
-    for tid in game.pingpong.tids() {
-        let _slot = probes.register(tid)?;
-    }
+    register(game, &mut probes)?;
     let meter = CostMeter::start()?;
     game.run(COST_OPERATIONS)?;
     let costs = probes.costs()?;
@@ -235,7 +240,7 @@ fn costs(
         probes.source(),
         probes.map_bytes(),
         mean("sched_switch"),
-        mean("sched_wakeup"),
+        mean("sched_waking"),
     ))
 }
 

@@ -6,12 +6,14 @@
 //! nothing. Reading is a memory read of a shared mapping, without a system
 //! call a thread.
 
+mod blame;
 mod btf;
 mod caps;
 mod cost;
 #[cfg(feature = "bpf-log")]
 mod diagnostics;
 mod error;
+mod family;
 mod load;
 mod map;
 mod node;
@@ -24,23 +26,29 @@ use std::time::Instant;
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
+use headroom_abi::blame::CpuLog;
 use headroom_abi::sched::{CpuStats, PIDS_PER_ELEMENT, PidSlots, SlotStats, state};
+use headroom_abi::tag;
 
 pub use cost::{CostMeter, ProgramCost};
 pub use error::{HeaderError, ProbeError};
+pub use family::Attached;
 pub use load::EmptyPrograms;
 pub use object::{Header, check as check_object, embedded};
 pub use reading::{Reading, ThreadState};
 pub use slots::Slot;
 
-use crate::probe::map::{Mapped, PidElement, SlotRecord};
+use crate::probe::map::{Mapped, PidElement, Registration, SlotRecord};
 use crate::probe::reading::Floor;
 use crate::probe::slots::Table;
 use crate::probe::unknown::Baseline;
 
-/// Threads that can be registered unless configured otherwise: 7 MB of map,
+/// Threads that can be registered unless configured otherwise: 8 MB of map,
 /// enough for the vCPUs of the largest hosts.
 pub const DEFAULT_SLOTS: u16 = 4096;
+
+/// VMs that can be told apart in who-waited-for-whom: 2 MB of map.
+pub const DEFAULT_VMS: u16 = 511;
 
 /// Which kind of program to attach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +69,8 @@ pub enum AttachPolicy {
 pub struct ProbeOptions {
     /// Threads that can be registered at the same time.
     pub slots: u16,
+    /// VM numbers, 1 up to this.
+    pub vms: u16,
     /// Which kind of program.
     pub attach: AttachPolicy,
 }
@@ -69,6 +79,7 @@ impl Default for ProbeOptions {
     fn default() -> Self {
         Self {
             slots: DEFAULT_SLOTS,
+            vms: DEFAULT_VMS,
             attach: AttachPolicy::Auto,
         }
     }
@@ -83,9 +94,14 @@ pub struct Probes {
     records: Array<MapData, SlotRecord>,
     slots: Mapped<SlotStats>,
     cpus: Mapped<CpuStats>,
+    logs: Mapped<CpuLog>,
+    blame: Mapped<u64>,
+    vms: u32,
     table: Table,
     numa_nodes: usize,
+    throttling: bool,
     map_bytes: u64,
+    families: Vec<Attached>,
     #[cfg(feature = "bpf-log")]
     _diagnostics: Option<diagnostics::Diagnostics>,
     // Holds the links; last, so that it is dropped when nothing reads any more.
@@ -108,12 +124,19 @@ impl Probes {
         self.source
     }
 
-    /// Starts to count a thread: its id in the initial pid namespace.
+    /// How far each family got.
+    #[must_use]
+    pub fn families(&self) -> &[Attached] {
+        &self.families
+    }
+
+    /// Starts to count a thread: its id in the initial pid namespace, and whose
+    /// it is ([`headroom_abi::tag`]; VM 0 for one without a number).
     ///
     /// # Errors
     /// No slot is free, the thread is registered already, its id is beyond the
     /// pid map, or the kernel refused the update.
-    pub fn register(&mut self, tid: u32) -> Result<Slot, ProbeError> {
+    pub fn register(&mut self, tid: u32, tag: u32) -> Result<Slot, ProbeError> {
         let current = self.pid_element(tid)?;
         let lane = lane(tid);
         if current.slot[lane] != 0 {
@@ -128,7 +151,17 @@ impl Probes {
             baseline: Baseline::of(tid),
             floor: Floor::default(),
         };
-        let record = SlotRecord::registered(reading::now_ns(), unknown::cpu(tid));
+        let tag = if tag::vm(tag) < self.vms {
+            tag
+        } else {
+            tag::role(tag)
+        };
+        let record = SlotRecord::registered(&Registration {
+            now_ns: reading::now_ns(),
+            cpu: unknown::cpu(tid),
+            delay_ns: slot.baseline.run_delay_ns(),
+            tag,
+        });
         // The record first: a program that sees the pid must find it ready.
         let written = self
             .records
@@ -187,8 +220,47 @@ impl Probes {
                 break;
             }
         }
-        slot.floor
-            .hold(Reading::of(&stats, at_ns, hint, self.numa_nodes > 1))
+        let mut reading = Reading::of(&stats, at_ns, hint, self.numa_nodes > 1);
+        if !self.throttling {
+            reading.throttled_ns = None;
+        }
+        self.charge_open(&stats, &mut reading);
+        slot.floor.hold(reading)
+    }
+
+    /// Time that VM number `victim` waited while another VM ran, by its
+    /// number, since the probes were attached; waits that are open are in the
+    /// readings of their threads. Numbers never seen together are left out.
+    #[must_use]
+    pub fn blamed(&self, victim: u16) -> Vec<(u16, u64)> {
+        let victim = u32::from(victim);
+        if victim >= self.vms {
+            return Vec::new();
+        }
+        let cell = |culprit: u16| {
+            let index = victim * self.vms + u32::from(culprit);
+            let ns = self.blame.value(index as usize);
+            (ns > 0).then_some((culprit, ns))
+        };
+        let culprits = u16::try_from(self.vms).unwrap_or(u16::MAX);
+        (0..culprits).filter_map(cell).collect()
+    }
+
+    /// Charges an open wait to those who had the CPU so far, as the program
+    /// will when it ends.
+    fn charge_open(&self, stats: &SlotStats, reading: &mut Reading) {
+        let open = reading.ready_open_ns.saturating_sub(stats.moved_wait_ns);
+        let cpu = stats.wait_cpu as usize;
+        if open == 0 || cpu >= self.cpus.len() {
+            return;
+        }
+        let record = self.cpus.with_log(cpu, &self.logs);
+        let wait = blame::Wait {
+            vm: tag::vm(stats.tag),
+            from_ns: reading.at_ns - open,
+            to_ns: reading.at_ns,
+        };
+        blame::charge(&record, &wait, reading);
     }
 
     /// Totals of each possible CPU since the probes were attached, an idle
@@ -237,6 +309,11 @@ impl Probes {
                 source,
             })
     }
+}
+
+/// An error and its sources in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    crate::sampler::chain(error)
 }
 
 /// Place of a pid within its element of the pid map.

@@ -28,7 +28,7 @@ pub use rows::Frame;
 use track::Tracked;
 
 /// VMs that have a number in the probes' maps at once.
-const MAX_VMS: u16 = 1023;
+const MAX_VMS: u16 = crate::probe::DEFAULT_VMS;
 
 /// What a sampler needs to know.
 #[derive(Clone, Debug)]
@@ -115,6 +115,7 @@ impl Sampler<Probes> {
     pub fn new(options: SamplerOptions) -> Self {
         let attach = ProbeOptions {
             slots: options.slots,
+            vms: MAX_VMS,
             attach: options.attach,
         };
         let (probes, degraded) = match (options.attach, Probes::attach(&attach)) {

@@ -5,6 +5,7 @@ mod mixed;
 mod probes;
 mod schedstat;
 
+use headroom_abi::blame::KINDS;
 use headroom_core::hist::Hist;
 
 pub use mixed::{HostSource, Mixed, MixedThread};
@@ -46,6 +47,16 @@ pub struct Detail {
     /// Switch-ins on another NUMA node than the last; `None` on a host with
     /// one node.
     pub node_migrations: Option<u64>,
+    /// Time stopped by a CPU quota; `None` on a kernel without quotas.
+    pub throttled_ns: Option<u64>,
+    /// Run-queue latency by who had the CPU, by [`headroom_abi::blame::kind`].
+    pub blame_ns: [u64; KINDS],
+    /// The part of the open wait that other VMs ran, by number; not cumulative.
+    pub open_vms: Vec<(u16, u64)>,
+    /// A task of the host behind much of the waits, 0 for none.
+    pub host_pid: u32,
+    /// Moves by the NUMA balancer; `None` on a host with one node.
+    pub numa_moves: Option<u64>,
     /// Waits that ended, after wake-ups and preemptions together.
     pub hist: Hist,
 }
@@ -75,11 +86,12 @@ pub trait ThreadSource {
     /// Value of the rows' `source` column.
     fn name(&self) -> &'static str;
 
-    /// Starts to measure thread `tid` of process `pid`.
+    /// Starts to measure thread `tid` of process `pid`; `tag` says whose it is
+    /// ([`headroom_abi::tag`]).
     ///
     /// # Errors
     /// The variants of [`RegisterError`].
-    fn register(&mut self, pid: u32, tid: u32) -> Result<Self::Handle, RegisterError>;
+    fn register(&mut self, pid: u32, tid: u32, tag: u32) -> Result<Self::Handle, RegisterError>;
 
     /// Stops measuring and frees what the handle holds.
     fn release(&mut self, handle: Self::Handle);

@@ -1,5 +1,7 @@
 //! What a thread of a VMM does, by its name. Pure functions.
 
+use headroom_abi::tag;
+
 use super::cmdline::Vmm;
 
 /// What a thread does for its VM.
@@ -13,6 +15,19 @@ pub enum Role {
     Vhost,
     /// Anything else in the process: main loop, workers, migration, VNC, QMP.
     Emulator,
+}
+
+impl Role {
+    /// The role as the probes know it.
+    #[must_use]
+    pub const fn tag(self) -> u32 {
+        match self {
+            Self::Vcpu(_) => tag::role::VCPU,
+            Self::IoThread => tag::role::IOTHREAD,
+            Self::Vhost => tag::role::VHOST,
+            Self::Emulator => tag::role::EMULATOR,
+        }
+    }
 }
 
 /// Role of a thread of a VMM. Names that look alike and are none of these

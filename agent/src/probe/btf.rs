@@ -13,16 +13,95 @@ pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+/// Names and qualifiers: typedef, volatile, const, restrict.
 const KIND_TYPEDEF: u32 = 8;
+const KIND_RESTRICT: u32 = 11;
 const KIND_FUNC_PROTO: u32 = 13;
 
+/// Offset given to the programs for a field that this kernel does not have.
+const ABSENT: u32 = u32::MAX;
+
+/// A field whose offset a global of the programs takes.
+pub struct Field {
+    /// Name of the global.
+    pub global: &'static str,
+    /// Structure and path of members; the first that exists counts.
+    pub places: &'static [(&'static str, &'static str)],
+    /// Whether the programs do without.
+    pub optional: bool,
+}
+
+const fn field(global: &'static str, places: &'static [(&'static str, &'static str)]) -> Field {
+    Field {
+        global,
+        places,
+        optional: false,
+    }
+}
+
+const fn optional(global: &'static str, places: &'static [(&'static str, &'static str)]) -> Field {
+    Field {
+        global,
+        places,
+        optional: true,
+    }
+}
+
+/// All of them. Throttled time is kept since 6.6 in the scheduler's clock for
+/// each run queue, before that in the clock of load tracking.
+const FIELDS: &[Field] = &[
+    field("PID_OFFSET", &[("task_struct", "pid")]),
+    field("STATE_OFFSET", &[("task_struct", "__state")]),
+    field("FLAGS_OFFSET", &[("task_struct", "flags")]),
+    field("CPU_OFFSET", &[("task_struct", "thread_info.cpu")]),
+    field("CFS_RQ_OFFSET", &[("task_struct", "se.cfs_rq")]),
+    field(
+        "RUN_DELAY_OFFSET",
+        &[("task_struct", "sched_info.run_delay")],
+    ),
+    field(
+        "LAST_QUEUED_OFFSET",
+        &[("task_struct", "sched_info.last_queued")],
+    ),
+    field("GROUP_OFFSET", &[("task_struct", "sched_task_group")]),
+    field("GROUP_CFS_RQ_OFFSET", &[("task_group", "cfs_rq")]),
+    field("RQ_OFFSET", &[("cfs_rq", "rq")]),
+    field("CLOCK_OFFSET", &[("rq", "clock")]),
+    field("NR_RUNNING_OFFSET", &[("rq", "nr_running")]),
+    optional(
+        "THROTTLED_TIME_OFFSET",
+        &[
+            ("cfs_rq", "throttled_clock_self_time"),
+            ("cfs_rq", "throttled_clock_pelt_time"),
+        ],
+    ),
+    optional(
+        "THROTTLED_SINCE_OFFSET",
+        &[
+            ("cfs_rq", "throttled_clock_self"),
+            ("cfs_rq", "throttled_clock_pelt"),
+        ],
+    ),
+    optional("THROTTLE_COUNT_OFFSET", &[("cfs_rq", "throttle_count")]),
+];
+
 /// What the programs must know of this kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offsets {
-    /// Of `task_struct.pid`, bytes.
-    pub pid: u32,
-    /// Of `task_struct.__state`, bytes.
-    pub state: u32,
+    /// Values of the programs' globals, bytes.
+    pub globals: Vec<(&'static str, u32)>,
+    /// Whether throttled time can be told.
+    pub throttling: bool,
+}
+
+impl Offsets {
+    #[cfg(test)]
+    fn of(&self, global: &str) -> Option<u32> {
+        self.globals
+            .iter()
+            .find(|(name, _)| *name == global)
+            .map(|(_, offset)| *offset)
+    }
 }
 
 /// Reads the offsets and checks that `sched_switch` passes `prev_state`.
@@ -36,21 +115,6 @@ pub fn offsets() -> Result<Offsets, ProbeError> {
 
 fn find(bytes: &[u8]) -> Result<Offsets, String> {
     let types = Types::parse(bytes).ok_or("truncated or of an unknown format")?;
-    let task = types
-        .struct_named("task_struct")
-        .ok_or("no struct task_struct")?;
-    let field = |name: &str| {
-        types
-            .member(task, name, 0)
-            .ok_or_else(|| format!("task_struct has no {name}"))
-            .and_then(|bits| {
-                if bits % 8 == 0 {
-                    Ok(bits / 8)
-                } else {
-                    Err(format!("{name} is a bit field"))
-                }
-            })
-    };
     let arguments = types
         .tracepoint_arguments("sched_switch")
         .ok_or("no tracepoint sched_switch")?;
@@ -59,10 +123,36 @@ fn find(bytes: &[u8]) -> Result<Offsets, String> {
             "sched_switch has {arguments} arguments, 4 are needed (kernel 5.18)"
         ));
     }
+    let mut globals = Vec::new();
+    for field in FIELDS {
+        globals.push((field.global, offset(&types, field)?));
+    }
+    let throttling = globals
+        .iter()
+        .all(|(name, offset)| !name.starts_with("THROTTLE") || *offset != ABSENT);
+    let clock = match types.offset("cfs_rq", "throttled_clock_self") {
+        Ok(_) => types.offset("rq", "clock"),
+        Err(_) => types.offset("rq", "clock_pelt"),
+    };
+    globals.push(("THROTTLED_CLOCK_OFFSET", clock.unwrap_or(ABSENT)));
     Ok(Offsets {
-        pid: field("pid")?,
-        state: field("__state")?,
+        globals,
+        throttling,
     })
+}
+
+fn offset(types: &Types<'_>, field: &Field) -> Result<u32, String> {
+    let mut missing = String::new();
+    for (of, path) in field.places {
+        match types.offset(of, path) {
+            Ok(offset) => return Ok(offset),
+            Err(problem) => missing = problem,
+        }
+    }
+    match field.optional {
+        true => Ok(ABSENT),
+        false => Err(missing),
+    }
 }
 
 /// All types, by number; type 0 is void.
@@ -135,9 +225,42 @@ impl<'a> Types<'a> {
             .find(|t| t.kind() == KIND_STRUCT && self.name(t.name) == name.as_bytes())
     }
 
-    /// Offset of a member in bits; members of anonymous structs and unions
-    /// count as the outer one's, as in C.
-    fn member(&self, of: &Type<'_>, name: &str, depth: usize) -> Option<u32> {
+    /// Offset in bytes of a member, or of a member of one, `a.b`.
+    fn offset(&self, of: &str, path: &str) -> Result<u32, String> {
+        let mut at = self
+            .struct_named(of)
+            .ok_or_else(|| format!("no struct {of}"))?;
+        let mut bits = 0;
+        for name in path.split('.') {
+            let (offset, type_id) = self
+                .member(at, name, 0)
+                .ok_or_else(|| format!("{of} has no {path}"))?;
+            bits += offset;
+            at = self
+                .bare(type_id)
+                .ok_or_else(|| format!("{of}.{path} has no type"))?;
+        }
+        match bits % 8 {
+            0 => Ok(bits / 8),
+            _ => Err(format!("{of}.{path} is a bit field")),
+        }
+    }
+
+    /// A type without its names and qualifiers.
+    fn bare(&self, type_id: u32) -> Option<&Type<'a>> {
+        let mut found = self.types.get(type_id as usize)?;
+        for _ in 0..8 {
+            if !matches!(found.kind(), KIND_TYPEDEF..=KIND_RESTRICT) {
+                break;
+            }
+            found = self.types.get(found.refers as usize)?;
+        }
+        Some(found)
+    }
+
+    /// Offset of a member in bits and its type; members of anonymous structs
+    /// and unions count as the outer one's, as in C.
+    fn member(&self, of: &Type<'_>, name: &str, depth: usize) -> Option<(u32, u32)> {
         if depth > 8 || !matches!(of.kind(), KIND_STRUCT | KIND_UNION) {
             return None;
         }
@@ -149,14 +272,14 @@ impl<'a> Types<'a> {
                 offset
             };
             if self.name(member) == name.as_bytes() {
-                return Some(offset);
+                return Some((offset, type_id));
             }
             if !self.name(member).is_empty() {
                 return None;
             }
             let inner = self.types.get(type_id as usize)?;
             self.member(inner, name, depth + 1)
-                .map(|bits| offset + bits)
+                .map(|(bits, type_id)| (offset + bits, type_id))
         })
     }
 

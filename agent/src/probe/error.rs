@@ -3,6 +3,7 @@
 use aya::maps::MapError;
 use aya::programs::ProgramError;
 use aya::{BtfError, EbpfError};
+use rustix::io::Errno;
 
 /// Why the probes can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -171,4 +172,18 @@ pub enum HeaderError {
         /// Of this agent.
         expected: u32,
     },
+}
+
+/// Whether the kernel's answer, anywhere in the chain, was `errno`.
+pub(super) fn answered(error: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && io.raw_os_error() == Some(errno.raw_os_error())
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }

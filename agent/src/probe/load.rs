@@ -1,23 +1,19 @@
 //! From the object to attached programs.
 
-use std::error::Error;
 use std::{fs, io};
 
 use aya::maps::{Array, Map, MapData};
-use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Endianness};
+use headroom_abi::blame::CpuLog;
 use headroom_abi::sched::{CpuStats, PIDS_PER_ELEMENT, PidSlots, SlotStats};
 use rustix::io::Errno;
 
-use crate::probe::error::ProbeError;
+use crate::probe::error::{ProbeError, answered};
+use crate::probe::family::{self, Attached, Family, Kind};
 use crate::probe::map::Mapped;
 use crate::probe::node::{self, Topology};
 use crate::probe::slots::Table;
 use crate::probe::{AttachPolicy, ProbeOptions, Probes, btf, caps, object};
-
-/// The tracepoints; `sched_switch` last, so that every wake-up before the
-/// first counted switch has been seen.
-const HOOKS: [&str; 3] = ["sched_wakeup", "sched_wakeup_new", "sched_switch"];
 
 /// Loads the embedded object by the policy.
 pub fn attach(options: &ProbeOptions) -> Result<Probes, ProbeError> {
@@ -36,16 +32,7 @@ fn attach_object(bytes: &[u8], options: &ProbeOptions) -> Result<Probes, ProbeEr
         return Err(ProbeError::MissingCapability { missing });
     }
     let kernel = Kernel::find()?;
-    match options.attach {
-        AttachPolicy::TpBtf => load(bytes, options, &kernel, Kind::TpBtf),
-        AttachPolicy::RawTp => load(bytes, options, &kernel, Kind::RawTp),
-        AttachPolicy::Auto | AttachPolicy::Off => load(bytes, options, &kernel, Kind::TpBtf)
-            .or_else(|error| {
-                let error: &dyn Error = &error;
-                tracing::warn!(error, "tp_btf programs refused, trying raw tracepoints");
-                load(bytes, options, &kernel, Kind::RawTp)
-            }),
-    }
+    load(bytes, options, &kernel)
 }
 
 /// What the loader must know of the running kernel.
@@ -81,96 +68,52 @@ fn pid_max() -> Result<u32, ProbeError> {
         })
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    TpBtf,
-    RawTp,
-}
-
-impl Kind {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::TpBtf => "tp_btf",
-            Self::RawTp => "raw_tp",
-        }
-    }
-
-    /// Loads and attaches one program.
-    fn attach(
-        self,
-        ebpf: &mut Ebpf,
-        symbol: &str,
-        hook: &'static str,
-        btf: &Btf,
-    ) -> Result<(), ProbeError> {
-        let program = ebpf
-            .program_mut(symbol)
-            .ok_or_else(|| ProbeError::MissingPart {
-                what: format!("program {symbol}"),
-            })?;
-        let attached = match self {
-            Self::TpBtf => <&mut BtfTracePoint>::try_from(program).and_then(|program| {
-                program.load(hook, btf)?;
-                program.attach().map(drop)
-            }),
-            Self::RawTp => <&mut RawTracePoint>::try_from(program).and_then(|program| {
-                program.load()?;
-                program.attach(hook).map(drop)
-            }),
-        };
-        attached.map_err(|source| self.refused(hook, source))
-    }
-
-    fn refused(self, program: &'static str, source: ProgramError) -> ProbeError {
-        let kind = self.name();
-        if answered(&source, Errno::PERM) || answered(&source, Errno::ACCESS) {
-            return ProbeError::Forbidden {
-                kind,
-                program,
-                source,
-            };
-        }
-        ProbeError::Attach {
-            kind,
-            program,
-            source,
-        }
-    }
-}
-
-fn load(
-    bytes: &[u8],
-    options: &ProbeOptions,
-    kernel: &Kernel,
-    kind: Kind,
-) -> Result<Probes, ProbeError> {
+fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes, ProbeError> {
     let sizes = Sizes::of(options, kernel);
     let mut ebpf = open(bytes, options.slots, kernel, &sizes)?;
     fill_nodes(&mut ebpf, &kernel.topology)?;
-    for hook in HOOKS {
-        let symbol = match kind {
-            Kind::TpBtf => hook.to_owned(),
-            Kind::RawTp => format!("raw_{hook}"),
-        };
-        kind.attach(&mut ebpf, &symbol, hook, &kernel.btf)?;
-    }
-    let (slots, cpus) = (
-        taken(&mut ebpf, "SLOT_STATS")?,
-        taken(&mut ebpf, "CPU_STATS")?,
-    );
+    let kind = family::SCHED.attach(&mut ebpf, options.attach, &kernel.btf)?;
+    let mut families = vec![Attached::of(&family::SCHED, Ok(kind))];
+    families.extend(others(&mut ebpf, options.attach, kernel));
+    let slots = taken(&mut ebpf, "SLOT_STATS")?;
     Ok(Probes {
         source: kind.name(),
         slots: mapped("SLOT_STATS", &slots, sizes.slots)?,
-        cpus: mapped("CPU_STATS", &cpus, sizes.cpus)?,
+        cpus: mapped("CPU_STATS", &taken(&mut ebpf, "CPU_STATS")?, sizes.cpus)?,
+        logs: mapped("CPU_LOGS", &taken(&mut ebpf, "CPU_LOGS")?, sizes.cpus)?,
+        blame: mapped("BLAME", &taken(&mut ebpf, "BLAME")?, sizes.vms * sizes.vms)?,
+        vms: sizes.vms,
         pids: typed(taken(&mut ebpf, "PID_SLOTS")?)?,
         records: typed(slots)?,
         table: Table::new(options.slots),
         numa_nodes: kernel.topology.nodes,
+        throttling: kernel.offsets.throttling,
         map_bytes: sizes.bytes(),
+        families,
         #[cfg(feature = "bpf-log")]
         _diagnostics: crate::probe::diagnostics::Diagnostics::start(&mut ebpf),
         programs: ebpf,
     })
+}
+
+/// The families that the agent can do without.
+fn others(ebpf: &mut Ebpf, policy: AttachPolicy, kernel: &Kernel) -> Vec<Attached> {
+    let mut attach =
+        |family: &Family| Attached::of(family, family.attach(ebpf, policy, &kernel.btf));
+    let numa = match kernel.topology.nodes {
+        0 | 1 => Attached::left_out(&family::NUMA, "n/a: this host has one NUMA node"),
+        _ => attach(&family::NUMA),
+    };
+    // Soft interrupts may be preempted there: what they take is not what lies
+    // between entry and exit.
+    let irq = match fs::read_to_string("/sys/kernel/realtime") {
+        Ok(text) if text.trim() == "1" => Attached::left_out(
+            &family::IRQ,
+            "n/a: interrupts of a PREEMPT_RT kernel are threads",
+        ),
+        _ => attach(&family::IRQ),
+    };
+    vec![numa, irq]
 }
 
 /// Programs that do nothing at the hooks that fire all the time; detached when
@@ -188,11 +131,12 @@ impl EmptyPrograms {
         let (kernel, bytes) = (Kernel::find()?, object::embedded());
         let options = ProbeOptions {
             slots: 1,
+            vms: 1,
             attach: AttachPolicy::TpBtf,
         };
         let mut ebpf = open(bytes, options.slots, &kernel, &Sizes::of(&options, &kernel))?;
         for (symbol, hook) in [
-            ("empty_sched_wakeup", "sched_wakeup"),
+            ("empty_sched_waking", "sched_waking"),
             ("empty_sched_switch", "sched_switch"),
         ] {
             Kind::TpBtf.attach(&mut ebpf, symbol, hook, &kernel.btf)?;
@@ -203,14 +147,16 @@ impl EmptyPrograms {
 
 /// Creates the maps, with this host's sizes and this kernel's offsets.
 fn open(bytes: &[u8], slots: u16, kernel: &Kernel, sizes: &Sizes) -> Result<Ebpf, ProbeError> {
-    EbpfLoader::new()
-        .btf(Some(&kernel.btf))
-        .override_global("PID_OFFSET", &kernel.offsets.pid, true)
-        .override_global("STATE_OFFSET", &kernel.offsets.state, true)
-        .map_max_entries("PID_SLOTS", sizes.pids)
-        .map_max_entries("SLOT_STATS", sizes.slots)
-        .map_max_entries("CPU_STATS", sizes.cpus)
-        .map_max_entries("CPU_NODES", sizes.cpus)
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(&kernel.btf));
+    for (global, offset) in &kernel.offsets.globals {
+        loader.override_global(global, offset, true);
+    }
+    for (map, len) in sizes.maps() {
+        loader.map_max_entries(map, len);
+    }
+    loader
+        .override_global("BLAME_COLUMNS", &sizes.vms, true)
         .load(bytes)
         .map_err(|source| not_loaded(slots, source))
 }
@@ -220,6 +166,7 @@ struct Sizes {
     pids: u32,
     slots: u32,
     cpus: u32,
+    vms: u32,
 }
 
 impl Sizes {
@@ -229,14 +176,27 @@ impl Sizes {
             pids: kernel.pid_max.div_ceil(PIDS_PER_ELEMENT),
             slots: u32::from(options.slots) + 1,
             cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+            vms: u32::from(options.vms) + 1,
         }
+    }
+
+    const fn maps(&self) -> [(&'static str, u32); 6] {
+        [
+            ("PID_SLOTS", self.pids),
+            ("SLOT_STATS", self.slots),
+            ("CPU_STATS", self.cpus),
+            ("CPU_LOGS", self.cpus),
+            ("CPU_NODES", self.cpus),
+            ("BLAME", self.vms * self.vms),
+        ]
     }
 
     const fn bytes(&self) -> u64 {
         // An element of the node table takes eight bytes in the kernel.
         self.pids as u64 * size_of::<PidSlots>() as u64
             + self.slots as u64 * size_of::<SlotStats>() as u64
-            + self.cpus as u64 * (size_of::<CpuStats>() as u64 + 8)
+            + self.cpus as u64 * (size_of::<CpuStats>() + size_of::<CpuLog>() + 8) as u64
+            + self.vms as u64 * self.vms as u64 * 8
     }
 }
 
@@ -245,20 +205,6 @@ fn not_loaded(slots: u16, source: EbpfError) -> ProbeError {
         return ProbeError::Memory { slots, source };
     }
     ProbeError::Load { source }
-}
-
-/// Whether the kernel's answer, anywhere in the chain, was `errno`.
-fn answered(error: &(dyn Error + 'static), errno: Errno) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>()
-            && io.raw_os_error() == Some(errno.raw_os_error())
-        {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }
 
 fn fill_nodes(ebpf: &mut Ebpf, topology: &Topology) -> Result<(), ProbeError> {

@@ -10,8 +10,10 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use aya::Pod;
+use headroom_abi::blame::{CpuLog, KINDS};
 use headroom_abi::hist::BUCKETS;
 use headroom_abi::sched::{CpuStats, PidSlots, SlotStats, state};
+use headroom_abi::tag;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::probe::reading::now_ns;
@@ -31,26 +33,62 @@ unsafe impl Pod for PidElement {}
 // SAFETY: as above.
 unsafe impl Pod for SlotRecord {}
 
+/// What is known of a thread when it is registered.
+pub struct Registration {
+    /// The time, `CLOCK_MONOTONIC` ns.
+    pub now_ns: u64,
+    /// CPU it was on last, `u32::MAX` if that is not known.
+    pub cpu: u32,
+    /// Its waits so far by the kernel's count.
+    pub delay_ns: u64,
+    /// Whose it is.
+    pub tag: u32,
+}
+
 impl SlotRecord {
-    /// A thread of unknown state on CPU number `cpu`, counted from `since_ns`.
-    pub const fn registered(since_ns: u64, cpu: u32) -> Self {
+    /// A thread of unknown state.
+    pub const fn registered(thread: &Registration) -> Self {
         Self(SlotStats {
             seq: 0,
             state: state::UNKNOWN,
-            cpu,
-            since_ns,
+            cpu: thread.cpu,
+            since_ns: thread.now_ns,
+            woken_ns: 0,
+            tag: thread.tag,
+            wait_cpu: thread.cpu,
             run_ns: 0,
+            delay_seen_ns: thread.delay_ns,
             ready_wake_ns: 0,
             ready_preempt_ns: 0,
-            ready_max_ns: 0,
             switches: 0,
+            moved_wait_ns: 0,
+            // More than any: only what begins after the registration counts.
+            throttle_base_ns: u64::MAX,
+            ready_max_ns: 0,
+            throttled_ns: 0,
+            throttles: 0,
             cpu_migrations: 0,
             node_migrations: 0,
+            numa_moves: 0,
+            numa_swaps: 0,
             clock_skews: 0,
+            blame_ns: [0; KINDS],
+            host_pid: 0,
+            pad: 0,
+            host_vote_ns: 0,
             hist_wake: [0; BUCKETS],
             hist_preempt: [0; BUCKETS],
+            fill: [0; 6],
         })
     }
+}
+
+/// A CPU's totals and log at one moment.
+pub struct CpuRecord {
+    /// Totals, the open segment not in them.
+    pub stats: CpuStats,
+    /// Finished segments.
+    pub log: CpuLog,
 }
 
 /// A BPF array of `T` seen as memory.
@@ -148,14 +186,43 @@ impl Mapped<SlotStats> {
 }
 
 impl Mapped<CpuStats> {
-    /// A CPU's totals, the open idle period included.
+    /// A CPU's totals, the open segment included.
     pub fn totals(&self, cpu: usize) -> CpuStats {
         // SAFETY: a field of an element within the mapping.
         let (mut stats, at_ns) = self.consistent(cpu, |stats| unsafe { &raw mut (*stats).seq });
-        if stats.idle_since_ns != 0 {
-            stats.idle_ns += at_ns.saturating_sub(stats.idle_since_ns);
+        if stats.since_ns != 0 {
+            let irq = stats.irq_ns - stats.irq_base_ns;
+            let open = at_ns.saturating_sub(stats.since_ns).saturating_sub(irq);
+            let role = tag::role(stats.tag) as usize;
+            if let Some(time) = stats.role_ns.get_mut(role) {
+                *time += open;
+            }
         }
         stats
+    }
+
+    /// A CPU's totals and its log, which is written under the same lock.
+    pub fn with_log(&self, cpu: usize, logs: &Mapped<CpuLog>) -> CpuRecord {
+        loop {
+            // SAFETY: a field of an element within the mapping.
+            let (stats, _) = self.consistent(cpu, |stats| unsafe { &raw mut (*stats).seq });
+            // SAFETY: within the mapping; any bytes are a valid log.
+            let log = unsafe { logs.element(cpu).read_volatile() };
+            fence(Ordering::Acquire);
+            // SAFETY: an aligned word of the mapping.
+            let seq = unsafe { AtomicU64::from_ptr(&raw mut (*self.element(cpu)).seq) };
+            if seq.load(Ordering::Relaxed) == stats.seq {
+                return CpuRecord { stats, log };
+            }
+        }
+    }
+}
+
+impl Mapped<u64> {
+    /// A counter that programs add to.
+    pub fn value(&self, index: usize) -> u64 {
+        // SAFETY: an aligned word of the mapping.
+        unsafe { AtomicU64::from_ptr(self.element(index)) }.load(Ordering::Relaxed)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use headroom_abi::blame::KINDS;
 use headroom_abi::hist::BUCKETS;
 use headroom_abi::sched::{SlotStats, state};
 use rustix::time::{ClockId, clock_gettime};
@@ -17,6 +18,8 @@ pub enum ThreadState {
     ReadyWake,
     /// Waits for a CPU since it was preempted.
     ReadyPreempt,
+    /// Could run, but its cgroup's quota is used up.
+    Throttled,
     /// On a CPU.
     Running,
     /// Gone; its slot should be released.
@@ -37,6 +40,8 @@ pub struct Reading {
     pub ready_wake_ns: u64,
     /// Run-queue latency after preemptions.
     pub ready_preempt_ns: u64,
+    /// Time stopped by a CPU quota; `None` on a kernel without quotas.
+    pub throttled_ns: Option<u64>,
     /// The open wait alone, 0 when it does not wait.
     pub ready_open_ns: u64,
     /// Longest wait, the open one included.
@@ -50,6 +55,15 @@ pub struct Reading {
     /// Switch-ins on another NUMA node than the last; `None` on a host with
     /// one node.
     pub node_migrations: Option<u64>,
+    /// Moves and exchanges by the NUMA balancer; `None` on a host with one
+    /// node.
+    pub numa_moves: Option<u64>,
+    /// Run-queue latency by who had the CPU, by [`headroom_abi::blame::kind`].
+    pub blame_ns: [u64; KINDS],
+    /// The part of the open wait that other VMs ran, by their number.
+    pub open_vms: Vec<(u16, u64)>,
+    /// A task of the host behind much of the waits, 0 for none.
+    pub host_pid: u32,
     /// Events dropped because they were older than the last.
     pub clock_skews: u64,
     /// Finished waits after wake-ups, by [`headroom_abi::hist`].
@@ -64,39 +78,69 @@ impl Reading {
         // The programs' clock is a lock-free twin of ours and may be some ns
         // ahead of it.
         let at_ns = at_ns.max(stats.since_ns);
-        let open = at_ns - stats.since_ns;
+        let state = ThreadState::of(stats, hint);
         let mut reading = Self {
             at_ns,
-            state: ThreadState::of(stats.state, hint),
+            state,
             run_ns: stats.run_ns,
             ready_wake_ns: stats.ready_wake_ns,
             ready_preempt_ns: stats.ready_preempt_ns,
+            throttled_ns: Some(stats.throttled_ns),
             ready_open_ns: 0,
             ready_max_ns: stats.ready_max_ns,
             switches: stats.switches,
             wakeups: stats.hist_wake.iter().sum::<u64>()
-                + u64::from(stats.state == state::READY_WAKE),
+                + u64::from(state == ThreadState::ReadyWake),
             cpu_migrations: stats.cpu_migrations,
             node_migrations: numa.then_some(stats.node_migrations),
+            numa_moves: numa.then_some(stats.numa_moves + stats.numa_swaps),
+            blame_ns: stats.blame_ns,
+            open_vms: Vec::new(),
+            host_pid: stats.host_pid,
             clock_skews: stats.clock_skews,
             hist_wake: stats.hist_wake,
             hist_preempt: stats.hist_preempt,
         };
-        match reading.state {
-            ThreadState::Running => reading.run_ns += open,
-            ThreadState::ReadyWake => reading.ready_wake_ns += open,
-            ThreadState::ReadyPreempt => reading.ready_preempt_ns += open,
-            ThreadState::Unknown | ThreadState::Sleeping | ThreadState::Exited => return reading,
-        }
-        if reading.state != ThreadState::Running {
-            reading.ready_open_ns = open;
-            // A wait since before the registration is no whole wait: it is not
-            // in the kernel's maximum either, and the figure must not fall.
-            if stats.state != state::UNKNOWN {
-                reading.ready_max_ns = reading.ready_max_ns.max(open);
-            }
-        }
+        reading.add_open(stats);
         reading
+    }
+
+    /// Adds the period that is still open to the time it belongs to.
+    fn add_open(&mut self, stats: &SlotStats) {
+        let open = self.at_ns - stats.since_ns;
+        let woken = self.at_ns.saturating_sub(stats.woken_ns);
+        let wait = match self.state {
+            ThreadState::Running => {
+                self.run_ns += open;
+                return;
+            }
+            ThreadState::Throttled => {
+                self.throttled_ns = self.throttled_ns.map(|t| t + open);
+                return;
+            }
+            ThreadState::Unknown | ThreadState::Sleeping | ThreadState::Exited => return,
+            ThreadState::ReadyWake => {
+                // Woken since the last event, or waiting since before the
+                // registration.
+                let wait = if stats.woken_ns > stats.since_ns {
+                    woken
+                } else {
+                    open
+                };
+                self.ready_wake_ns += wait;
+                wait
+            }
+            ThreadState::ReadyPreempt => {
+                self.ready_preempt_ns += open;
+                open
+            }
+        };
+        self.ready_open_ns = wait;
+        // A wait since before the registration is no whole wait: it is not in
+        // the kernel's maximum either, and the figure must not fall.
+        if stats.state != state::UNKNOWN {
+            self.ready_max_ns = self.ready_max_ns.max(wait);
+        }
     }
 }
 
@@ -106,29 +150,38 @@ impl Reading {
 /// in between counts the open period a little too far. The next reading is held
 /// at that figure rather than fall.
 #[derive(Debug, Default)]
-pub(super) struct Floor([AtomicU64; 4]);
+pub(super) struct Floor([AtomicU64; 5 + KINDS]);
 
 impl Floor {
     pub(super) fn hold(&self, mut reading: Reading) -> Reading {
+        let mut throttled = reading.throttled_ns.unwrap_or(0);
         let times = [
             &mut reading.run_ns,
             &mut reading.ready_wake_ns,
             &mut reading.ready_preempt_ns,
             &mut reading.ready_max_ns,
+            &mut throttled,
         ];
-        for (floor, time) in self.0.iter().zip(times) {
+        for (floor, time) in self
+            .0
+            .iter()
+            .zip(times.into_iter().chain(&mut reading.blame_ns))
+        {
             *time = floor.fetch_max(*time, Ordering::Relaxed).max(*time);
         }
+        reading.throttled_ns = reading.throttled_ns.map(|_| throttled);
         reading
     }
 }
 
 impl ThreadState {
-    const fn of(value: u32, hint: Self) -> Self {
-        match value {
+    fn of(stats: &SlotStats, hint: Self) -> Self {
+        let woken = stats.woken_ns > stats.since_ns;
+        match stats.state {
+            state::SLEEPING | state::UNKNOWN if woken => Self::ReadyWake,
             state::SLEEPING => Self::Sleeping,
-            state::READY_WAKE => Self::ReadyWake,
-            state::READY_PREEMPT => Self::ReadyPreempt,
+            state::READY => Self::ReadyPreempt,
+            state::THROTTLED => Self::Throttled,
             state::RUNNING => Self::Running,
             state::EXITED => Self::Exited,
             _ => hint,
@@ -147,10 +200,16 @@ pub(super) fn now_ns() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::map::SlotRecord;
+    use crate::probe::map::{Registration, SlotRecord};
 
     fn stats(state: u32) -> SlotStats {
-        let mut stats = SlotRecord::registered(1_000, 0).0;
+        let mut stats = SlotRecord::registered(&Registration {
+            now_ns: 1_000,
+            cpu: 0,
+            delay_ns: 0,
+            tag: 0,
+        })
+        .0;
         stats.state = state;
         stats
     }
@@ -159,8 +218,12 @@ mod tests {
     fn the_open_period_goes_to_its_state() {
         let of = |s| Reading::of(&stats(s), 1_500, ThreadState::Unknown, false);
         assert_eq!(of(state::RUNNING).run_ns, 500);
-        assert_eq!(of(state::READY_WAKE).ready_wake_ns, 500);
-        let preempted = of(state::READY_PREEMPT);
+        let mut woken = stats(state::SLEEPING);
+        woken.woken_ns = 1_200;
+        let woken = Reading::of(&woken, 1_500, ThreadState::Unknown, false);
+        assert_eq!((woken.ready_wake_ns, woken.ready_open_ns), (300, 300));
+        assert_eq!(of(state::THROTTLED).throttled_ns, Some(500));
+        let preempted = of(state::READY);
         assert_eq!(
             (preempted.ready_preempt_ns, preempted.ready_open_ns),
             (500, 500)

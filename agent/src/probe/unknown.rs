@@ -14,21 +14,31 @@ use crate::probe::reading::ThreadState;
 /// second on CPUs without a tick.
 const STARVED_NS: u64 = 2_000_000_000;
 
-/// A thread's run time when it was registered; `None` where /proc says
-/// nothing (gone, or a kernel without schedstats).
+/// A thread's run time and waits when it was registered, ns; `None` where
+/// /proc says nothing (gone, or a kernel without schedstats).
 #[derive(Clone, Copy, Debug)]
-pub struct Baseline(Option<u64>);
+pub struct Baseline(Option<(u64, u64)>);
 
 impl Baseline {
     /// Of a thread, now.
     pub fn of(tid: u32) -> Self {
-        Self(run_ns(tid))
+        Self(schedstat(tid))
+    }
+
+    /// Waits before the registration by the kernel's count; beyond any where it
+    /// does not tell, so that the first wait is not taken for a long one.
+    pub fn run_delay_ns(self) -> u64 {
+        self.0.map_or(u64::MAX, |(_, delay)| delay)
     }
 
     /// State of a thread without events, `age_ns` after its registration.
     pub fn resolve(self, tid: u32, age_ns: u64) -> ThreadState {
-        match (fs::read_to_string(path(tid, "stat")), self.0, run_ns(tid)) {
-            (Ok(stat), Some(before), Some(now)) => classify(&stat, now > before, age_ns),
+        match (
+            fs::read_to_string(path(tid, "stat")),
+            self.0,
+            schedstat(tid),
+        ) {
+            (Ok(stat), Some((before, _)), Some((now, _))) => classify(&stat, now > before, age_ns),
             (Ok(stat), ..) if !runnable(&stat) => ThreadState::Sleeping,
             _ => ThreadState::Unknown,
         }
@@ -66,9 +76,10 @@ fn runnable(stat: &str) -> bool {
         .is_some_and(|(_, rest)| rest.trim_start().starts_with('R'))
 }
 
-fn run_ns(tid: u32) -> Option<u64> {
+fn schedstat(tid: u32) -> Option<(u64, u64)> {
     let text = fs::read_to_string(path(tid, "schedstat")).ok()?;
-    text.split_ascii_whitespace().next()?.parse().ok()
+    let mut fields = text.split_ascii_whitespace().map(str::parse);
+    Some((fields.next()?.ok()?, fields.next()?.ok()?))
 }
 
 fn path(tid: u32, file: &str) -> String {

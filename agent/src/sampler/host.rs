@@ -1,6 +1,7 @@
 //! Figures of the host as a whole.
 
 use headroom_abi::sched::CpuStats;
+use headroom_abi::tag;
 
 use crate::clock::monotonic_ns;
 use crate::source::HostSource;
@@ -123,10 +124,14 @@ impl HostReader {
 
 fn from_probes(mut base: HostReading, cpus: &[CpuStats]) -> HostReading {
     // An open idle period is included.
-    base.idle_ns = Some(cpus.iter().map(|c| c.idle_ns).collect());
+    base.idle_ns = Some(cpus.iter().map(idle).collect());
     base.switches = Some(cpus.iter().map(|c| c.switches).sum());
     base.wakeups = Some(cpus.iter().map(|c| c.wakeups).sum());
     base
+}
+
+fn idle(cpu: &CpuStats) -> u64 {
+    cpu.role_ns[tag::role::IDLE as usize]
 }
 
 fn from_stat(mut base: HostReading, stat: &str) -> HostReading {
@@ -222,7 +227,7 @@ mod tests {
         let cpu = |idle_ns| CpuStats {
             switches: 5,
             wakeups: 3,
-            idle_ns,
+            role_ns: [0, 0, 0, 0, 0, 0, 0, idle_ns],
             ..CpuStats::default()
         };
         let r = from_probes(HostReading::default(), &[cpu(10), cpu(20)]);

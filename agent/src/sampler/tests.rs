@@ -51,7 +51,7 @@ impl ThreadSource for Script {
         "tp_btf"
     }
 
-    fn register(&mut self, _: u32, tid: u32) -> Result<u32, RegisterError> {
+    fn register(&mut self, _: u32, tid: u32, _: u32) -> Result<u32, RegisterError> {
         let mut state = self.0.borrow_mut();
         if state.registered.len() >= state.capacity {
             return Err(RegisterError::Full);
@@ -86,6 +86,14 @@ impl ThreadSource for Script {
 impl HostSource for Script {
     fn cpus(&self) -> Vec<CpuStats> {
         vec![CpuStats::default(); 2]
+    }
+
+    fn blamed(&self, _: u16) -> Vec<(u16, u64)> {
+        Vec::new()
+    }
+
+    fn families(&self) -> Vec<FamilyStatus> {
+        Vec::new()
     }
 
     fn slots_used(&self) -> usize {

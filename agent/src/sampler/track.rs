@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use headroom_abi::tag;
+
 use super::window::{self, Delta};
 use crate::discover::{Role, ThreadKey, Vm, VmThread};
 use crate::source::{HostSource, Mixed, MixedThread, Reading, ThreadSource as _};
@@ -71,11 +73,25 @@ impl<P: HostSource> Tracked<P> {
         }
         for seen in &vm.threads {
             let thread = match before.remove(&seen.key) {
+                Some(mut thread) if thread.role != seen.role => {
+                    // A thread gets its name only after its start: what it did
+                    // until the last scan stays with the role it seemed to
+                    // have. The programs know it by its old role, too.
+                    self.closed.add(seen.key.tid, &mut thread);
+                    thread.role = seen.role;
+                    if let Some(reading) = source.read(&thread.handle) {
+                        thread.last = reading;
+                    }
+                    self.close(seen.key, thread, source);
+                    Thread::register(seen, self.number, source)
+                }
                 Some(mut thread) => {
-                    self.read(&mut thread, seen, source);
+                    if let Some(reading) = source.read(&thread.handle) {
+                        thread.last = reading;
+                    }
                     Some(thread)
                 }
-                None => Thread::register(seen, source),
+                None => Thread::register(seen, self.number, source),
             };
             self.threads.extend(thread.map(|thread| (seen.key, thread)));
         }
@@ -124,23 +140,11 @@ impl<P: HostSource> Tracked<P> {
             }
             let waits = |t: &Thread<P::Handle>| matches!(t.handle, MixedThread::Schedstat(_));
             if self.threads.get(&seen.key).is_some_and(waits)
-                && let Some(thread) = Thread::register(seen, source)
+                && let Some(thread) = Thread::register(seen, self.number, source)
                 && let Some(old) = self.threads.insert(seen.key, thread)
             {
                 source.release(old.handle);
             }
-        }
-    }
-
-    fn read(&mut self, thread: &mut Thread<P::Handle>, seen: &VmThread, source: &Mixed<P>) {
-        if thread.role != seen.role {
-            // A thread gets its name only after its start: what it did until
-            // then stays with the role it seemed to have.
-            self.closed.add(seen.key.tid, thread);
-            thread.role = seen.role;
-        }
-        if let Some(reading) = source.read(&thread.handle) {
-            thread.last = reading;
         }
     }
 
@@ -151,10 +155,15 @@ impl<P: HostSource> Tracked<P> {
 }
 
 impl<H> Thread<H> {
-    fn register<P: HostSource<Handle = H>>(seen: &VmThread, source: &mut Mixed<P>) -> Option<Self> {
+    fn register<P: HostSource<Handle = H>>(
+        seen: &VmThread,
+        number: Option<u16>,
+        source: &mut Mixed<P>,
+    ) -> Option<Self> {
+        let tag = tag::of(number.unwrap_or(0), seen.role.tag());
         // An error here means that the thread ended in the meantime: the next
         // scan will not see it.
-        let handle = source.register(seen.pid, seen.key.tid).ok()?;
+        let handle = source.register(seen.pid, seen.key.tid, tag).ok()?;
         let Some(base) = source.read(&handle) else {
             source.release(handle);
             return None;
@@ -192,9 +201,11 @@ impl VmDelta {
     }
 
     /// A vCPU that was unplugged and plugged in again within one window had
-    /// two threads: one row, of the longer part.
+    /// two threads: one row, of the longer part. One thread in two parts is
+    /// one row of both.
     fn add_vcpu(&mut self, n: u32, vcpu: VcpuDelta) {
-        match self.vcpus.get(&n) {
+        match self.vcpus.get_mut(&n) {
+            Some(same) if same.tid == vcpu.tid => same.delta.append(&vcpu.delta),
             Some(other) if other.delta.window_ns >= vcpu.delta.window_ns => {}
             _ => {
                 self.vcpus.insert(n, vcpu);

@@ -2,12 +2,19 @@
 
 use headroom_abi::sched::CpuStats;
 
+use crate::sampler::FamilyStatus;
+
 use super::{Reading, RegisterError, Schedstat, SchedstatThread, ThreadSource};
 
 /// What the probes tell beside single threads.
 pub trait HostSource: ThreadSource {
     /// Totals of each CPU over all tasks, cumulative.
     fn cpus(&self) -> Vec<CpuStats>;
+    /// Time that a VM waited while each other one ran, by their numbers,
+    /// cumulative; see [`Detail::open_vms`](super::Detail::open_vms).
+    fn blamed(&self, victim: u16) -> Vec<(u16, u64)>;
+    /// How far each family of programs got.
+    fn families(&self) -> Vec<FamilyStatus>;
     /// Slots in use.
     fn slots_used(&self) -> usize;
     /// Slots there are.
@@ -64,7 +71,9 @@ impl<P: HostSource> Mixed<P> {
         pid: u32,
         tid: u32,
     ) -> Result<MixedThread<P::Handle>, RegisterError> {
-        self.fallback.register(pid, tid).map(MixedThread::Schedstat)
+        self.fallback
+            .register(pid, tid, 0)
+            .map(MixedThread::Schedstat)
     }
 }
 
@@ -77,11 +86,11 @@ impl<P: HostSource> ThreadSource for Mixed<P> {
             .map_or_else(|| self.fallback.name(), ThreadSource::name)
     }
 
-    fn register(&mut self, pid: u32, tid: u32) -> Result<Self::Handle, RegisterError> {
+    fn register(&mut self, pid: u32, tid: u32, tag: u32) -> Result<Self::Handle, RegisterError> {
         let Some(probes) = &mut self.probes else {
             return self.register_fallback(pid, tid);
         };
-        match probes.register(pid, tid) {
+        match probes.register(pid, tid, tag) {
             Ok(handle) => return Ok(MixedThread::Probes(handle)),
             Err(RegisterError::Gone) => return Err(RegisterError::Gone),
             // Seen on every host that is full: the host row counts them.

@@ -5,6 +5,7 @@ use headroom_core::hist::Hist;
 
 use super::{Detail, HostSource, Reading, RegisterError, ThreadSource};
 use crate::probe::{self, ProbeError, Probes, Slot};
+use crate::sampler::FamilyStatus;
 
 impl ThreadSource for Probes {
     type Handle = Slot;
@@ -13,8 +14,8 @@ impl ThreadSource for Probes {
         self.source()
     }
 
-    fn register(&mut self, _pid: u32, tid: u32) -> Result<Slot, RegisterError> {
-        Self::register(self, tid).map_err(|error| match error {
+    fn register(&mut self, _pid: u32, tid: u32, tag: u32) -> Result<Slot, RegisterError> {
+        Self::register(self, tid, tag).map_err(|error| match error {
             ProbeError::SlotsFull { .. } => RegisterError::Full,
             other => RegisterError::Source(Box::new(other)),
         })
@@ -35,6 +36,19 @@ impl ThreadSource for Probes {
 impl HostSource for Probes {
     fn cpus(&self) -> Vec<CpuStats> {
         Self::cpus(self)
+    }
+
+    fn blamed(&self, victim: u16) -> Vec<(u16, u64)> {
+        Self::blamed(self, victim)
+    }
+
+    fn families(&self) -> Vec<FamilyStatus> {
+        let status = |family: &probe::Attached| FamilyStatus {
+            family: family.family,
+            source: family.source.map(str::to_owned),
+            reason: family.reason.clone(),
+        };
+        Self::families(self).iter().map(status).collect()
     }
 
     fn slots_used(&self) -> usize {
@@ -58,6 +72,11 @@ impl From<probe::Reading> for Reading {
             switches: r.switches,
             cpu_migrations: r.cpu_migrations,
             node_migrations: r.node_migrations,
+            throttled_ns: r.throttled_ns,
+            blame_ns: r.blame_ns,
+            open_vms: r.open_vms,
+            host_pid: r.host_pid,
+            numa_moves: r.numa_moves,
             hist,
         };
         Self {

@@ -26,7 +26,7 @@ impl ThreadSource for Schedstat {
         SCHEDSTAT
     }
 
-    fn register(&mut self, pid: u32, tid: u32) -> Result<SchedstatThread, RegisterError> {
+    fn register(&mut self, pid: u32, tid: u32, _: u32) -> Result<SchedstatThread, RegisterError> {
         let thread = SchedstatThread {
             path: format!("/proc/{pid}/task/{tid}/schedstat"),
         };
@@ -64,7 +64,7 @@ mod tests {
     fn reads_itself() {
         let mut source = Schedstat;
         let me = std::process::id();
-        let thread = source.register(me, me).unwrap();
+        let thread = source.register(me, me, 0).unwrap();
         let (a, b) = (source.read(&thread).unwrap(), source.read(&thread).unwrap());
         assert!(
             a.run_ns > 0 && b.run_ns >= a.run_ns && b.ready_ns >= a.ready_ns && b.at_ns >= a.at_ns

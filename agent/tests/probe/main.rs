@@ -20,6 +20,9 @@ use headroom_agent::probe::{
 use load::{Process, wait_for};
 use rustix::process::Signal;
 
+/// A vCPU of the first VM.
+const VCPU: u32 = headroom_abi::tag::of(1, headroom_abi::tag::role::VCPU);
+
 /// One test at a time: they compete for the same CPUs.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -35,7 +38,11 @@ fn skipped(reason: impl std::fmt::Display) {
 
 /// Attached probes; `None` after a printed reason where the host can't.
 fn probes(slots: u16, attach: AttachPolicy) -> Option<Probes> {
-    match Probes::attach(&ProbeOptions { slots, attach }) {
+    match Probes::attach(&ProbeOptions {
+        slots,
+        vms: 8,
+        attach,
+    }) {
         Ok(probes) => Some(probes),
         Err(error) => {
             let reason = chain(&error);
@@ -68,6 +75,7 @@ fn ready(r: &Reading) -> u64 {
 fn off_means_off() {
     let options = ProbeOptions {
         slots: 1,
+        vms: 1,
         attach: AttachPolicy::Off,
     };
     assert!(matches!(
@@ -86,7 +94,7 @@ fn a_sleeper_shows_no_ready() {
     assert!(wait_for(
         || sleeper.name() == "sleep" && sleeper.state() == 'S'
     ));
-    let slot = probes.register(sleeper.tid()).unwrap();
+    let slot = probes.register(sleeper.tid(), VCPU).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     let reading = probes.read(&slot);
     assert_eq!(reading.state, ThreadState::Sleeping);
@@ -103,7 +111,7 @@ fn a_stopped_process_shows_no_ready() {
         return;
     };
     let process = Process::busy();
-    let slot = probes.register(process.tid()).unwrap();
+    let slot = probes.register(process.tid(), VCPU).unwrap();
     process.signal(Signal::STOP);
     assert!(wait_for(
         || probes.read(&slot).state == ThreadState::Sleeping
@@ -126,7 +134,7 @@ fn an_exit_is_seen_and_the_pid_counts_no_more() {
         return;
     };
     let process = Process::busy();
-    let slot = probes.register(process.tid()).unwrap();
+    let slot = probes.register(process.tid(), VCPU).unwrap();
     process.kill();
     assert!(wait_for(|| probes.read(&slot).state == ThreadState::Exited));
     let (before, after) = (probes.read(&slot), probes.read(&slot));
@@ -151,7 +159,7 @@ fn moves_between_cpus_are_counted_exactly() {
         };
         let process = Process::busy();
         process.pin(0);
-        let slot = probes.register(process.tid()).unwrap();
+        let slot = probes.register(process.tid(), VCPU).unwrap();
         for moves in 1..=20 {
             process.pin(usize::from(moves % 2 == 1));
             assert!(
@@ -172,14 +180,14 @@ fn slots_run_out_and_come_back() {
         return;
     };
     let processes: Vec<_> = (0..3).map(|_| Process::sleeping()).collect();
-    let first = probes.register(processes[0].tid()).unwrap();
-    let _second = probes.register(processes[1].tid()).unwrap();
-    let full = probes.register(processes[2].tid());
+    let first = probes.register(processes[0].tid(), VCPU).unwrap();
+    let _second = probes.register(processes[1].tid(), VCPU).unwrap();
+    let full = probes.register(processes[2].tid(), VCPU);
     assert!(
         matches!(full, Err(ProbeError::SlotsFull { capacity: 2 })),
         "{full:?}"
     );
-    let again = probes.register(processes[1].tid());
+    let again = probes.register(processes[1].tid(), VCPU);
     assert!(
         matches!(again, Err(ProbeError::AlreadyRegistered { .. })),
         "{again:?}"
@@ -189,7 +197,7 @@ fn slots_run_out_and_come_back() {
     probes.release(first).unwrap();
     let mut third = None;
     assert!(wait_for(|| {
-        third = probes.register(processes[2].tid()).ok();
+        third = probes.register(processes[2].tid(), VCPU).ok();
         third.is_some()
     }));
     // Nothing of the slot's former owner is left.
@@ -204,7 +212,7 @@ fn pids_beyond_the_map_are_refused() {
         return;
     };
     for tid in [0, u32::MAX] {
-        let refused = probes.register(tid);
+        let refused = probes.register(tid, VCPU);
         assert!(
             matches!(refused, Err(ProbeError::PidOutOfRange { .. })),
             "{refused:?}"
@@ -227,12 +235,13 @@ fn probes_outlive_the_capabilities() {
                 caps::clear(None, set).unwrap();
             }
             let options = ProbeOptions {
+                vms: 8,
                 slots: 1,
                 attach: AttachPolicy::Auto,
             };
             let refused = Probes::attach(&options).err().unwrap();
             assert!(refused.to_string().contains("CAP_BPF"), "{refused}");
-            let slot = probes.register(process.tid()).unwrap();
+            let slot = probes.register(process.tid(), VCPU).unwrap();
             assert!(wait_for(|| probes.read(&slot).run_ns > 0));
             probes.release(slot).unwrap();
         });
@@ -252,7 +261,7 @@ fn counters_never_fall() {
     }
     let slots: Vec<Slot> = processes
         .iter()
-        .map(|p| probes.register(p.tid()).unwrap())
+        .map(|p| probes.register(p.tid(), VCPU).unwrap())
         .collect();
     let mut last: Vec<_> = slots
         .iter()

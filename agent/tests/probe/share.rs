@@ -6,7 +6,7 @@ use std::time::Duration;
 use headroom_agent::probe::{AttachPolicy, Probes, Reading, Slot};
 
 use crate::load::{Cgroup, Process, wait_for};
-use crate::{alone, probes, ready};
+use crate::{VCPU, alone, probes, ready};
 
 const WINDOWS: usize = 4;
 const WINDOW: Duration = Duration::from_millis(1500);
@@ -31,7 +31,7 @@ fn a_lone_spinner_runs_all_the_time() {
     let process = Process::busy();
     process.pin(1 % std::thread::available_parallelism().unwrap().get());
     join(cgroup.as_ref(), &process);
-    let slot = probes.register(process.tid()).unwrap();
+    let slot = probes.register(process.tid(), VCPU).unwrap();
     let first = probes.read(&slot);
     std::thread::sleep(WINDOW);
     let last = probes.read(&slot);
@@ -55,7 +55,7 @@ fn halves(policy: AttachPolicy) {
     }
     let slots: Vec<_> = pair
         .iter()
-        .map(|p| probes.register(p.tid()).unwrap())
+        .map(|p| probes.register(p.tid(), VCPU).unwrap())
         .collect();
     assert!(wait_for(|| slots
         .iter()

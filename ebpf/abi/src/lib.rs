@@ -6,11 +6,13 @@
 //! object carries it and the agent refuses one of another version.
 #![no_std]
 
+pub mod blame;
 pub mod hist;
 pub mod sched;
+pub mod tag;
 
 /// Version of everything in this crate.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// ELF section of the BPF object that holds its [`ObjectHeader`].
 pub const HEADER_SECTION: &str = "headroom.abi";

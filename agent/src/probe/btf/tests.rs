@@ -39,31 +39,77 @@ impl Builder {
 }
 
 /// A kernel whose `pid` sits in an anonymous struct, as with randomised
-/// layouts, and whose `sched_switch` has `arguments` of them.
+/// layouts, whose `sched_switch` has `arguments` of them, and whose run queues
+/// know no throttling.
 fn kernel(arguments: u32) -> Vec<u8> {
     let mut b = Builder::new();
-    let (task, state, pid) = (
-        b.string("task_struct"),
-        b.string("__state"),
-        b.string("pid"),
-    );
-    let switch = b.string("btf_trace_sched_switch");
     let int = b.string("int");
     b.words(&[int, 1 << 24, 4, 32]); // 1: int
+    let pid = b.string("pid");
     b.words(&[0, (4 << 24) | 1, 8, pid, 1, 32]); // 2: struct { …; int pid; }
-    b.words(&[task, (4 << 24) | 2, 64, state, 1, 192, 0, 2, 256]); // 3: task_struct
-    b.words(&[0, (13 << 24) | (arguments + 1), 0]); // 4: the prototype
+    let members = |b: &mut Builder, name: &str, members: &[(&str, u32, u32)]| {
+        let name = b.string(name);
+        let mut words = vec![name, (4 << 24) | u32::try_from(members.len()).unwrap(), 512];
+        for (member, type_id, bits) in members {
+            let member = if member.is_empty() {
+                0
+            } else {
+                b.string(member)
+            };
+            words.extend([member, *type_id, *bits]);
+        }
+        b.words(&words);
+    };
+    members(
+        &mut b,
+        "sched_info",
+        &[("run_delay", 1, 64), ("last_queued", 1, 192)],
+    ); // 3
+    members(&mut b, "sched_entity", &[("cfs_rq", 1, 1024)]); // 4
+    members(&mut b, "thread_info", &[("cpu", 1, 160)]); // 5
+    let named = b.string("sched_info_t");
+    b.words(&[named, 8 << 24, 3]); // 6: a typedef of 3
+    members(
+        &mut b,
+        "task_struct",
+        &[
+            ("__state", 1, 192),
+            ("", 2, 256),
+            ("flags", 1, 320),
+            ("thread_info", 5, 0),
+            ("se", 4, 2048),
+            ("sched_info", 6, 4096),
+            ("sched_task_group", 1, 8192),
+        ],
+    ); // 7
+    members(&mut b, "task_group", &[("cfs_rq", 1, 64)]); // 8
+    members(&mut b, "cfs_rq", &[("rq", 1, 128)]); // 9
+    members(&mut b, "rq", &[("clock", 1, 640), ("nr_running", 1, 32)]); // 10
+    b.words(&[0, (13 << 24) | (arguments + 1), 0]); // 11: the prototype
     for _ in 0..=arguments {
         b.words(&[0, 1]);
     }
-    b.words(&[0, 2 << 24, 4]); // 5: pointer to it
-    b.words(&[switch, 8 << 24, 5]); // 6: its typedef
+    b.words(&[0, 2 << 24, 11]); // 12: pointer to it
+    let switch = b.string("btf_trace_sched_switch");
+    b.words(&[switch, 8 << 24, 12]); // 13: its typedef
     b.bytes()
 }
 
 #[test]
-fn members_of_anonymous_structs_are_found() {
-    assert_eq!(find(&kernel(4)), Ok(Offsets { pid: 36, state: 24 }));
+fn members_of_members_are_found() {
+    let found = find(&kernel(4)).unwrap();
+    for (global, offset) in [
+        ("PID_OFFSET", 36),
+        ("STATE_OFFSET", 24),
+        ("CPU_OFFSET", 20),
+        ("CFS_RQ_OFFSET", 256 + 128),
+        ("RUN_DELAY_OFFSET", 512 + 8),
+        ("LAST_QUEUED_OFFSET", 512 + 24),
+        ("THROTTLED_TIME_OFFSET", ABSENT),
+    ] {
+        assert_eq!(found.of(global), Some(offset), "{global}");
+    }
+    assert!(!found.throttling);
 }
 
 #[test]
@@ -89,12 +135,9 @@ fn this_kernel_has_the_fields() {
         return;
     }
     let offsets = offsets().unwrap();
-    assert!(
-        offsets.pid > 0 && offsets.pid.is_multiple_of(4),
-        "{offsets:?}"
-    );
-    assert!(
-        offsets.state > 0 && offsets.state.is_multiple_of(4),
-        "{offsets:?}"
-    );
+    for field in FIELDS {
+        let offset = offsets.of(field.global).unwrap();
+        let known = offset != ABSENT && offset.is_multiple_of(4);
+        assert!(known || field.optional, "{}: {offset}", field.global);
+    }
 }

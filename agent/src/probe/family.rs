@@ -1,0 +1,203 @@
+//! Families of programs: each is attached, fails and reports on its own.
+
+use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
+use aya::{Btf, Ebpf};
+use rustix::io::Errno;
+
+use crate::probe::error::{ProbeError, answered};
+use crate::probe::{AttachPolicy, chain};
+
+/// Programs that make sense together only. A program has the name of its
+/// tracepoint, its raw twin `raw_` before it.
+#[derive(Debug)]
+pub struct Family {
+    /// Its name in rows and messages.
+    pub name: &'static str,
+    /// Its tracepoints, in the order of attaching.
+    pub hooks: &'static [&'static str],
+}
+
+/// What the others need: waits, states, owners of CPUs. `sched_switch` last, so
+/// that every wake-up before the first counted switch has been seen.
+pub const SCHED: Family = Family {
+    name: "sched",
+    hooks: &["sched_waking", "sched_migrate_task", "sched_switch"],
+};
+
+/// What the NUMA balancer does.
+pub const NUMA: Family = Family {
+    name: "numa",
+    hooks: &["sched_move_numa", "sched_swap_numa"],
+};
+
+/// Interrupts and the depth of run queues. Ends before beginnings: an
+/// interrupt that is seen to begin will be seen to end.
+pub const IRQ: Family = Family {
+    name: "irq",
+    hooks: &[
+        "irq_handler_exit",
+        "softirq_exit",
+        "local_timer_exit",
+        "irq_handler_entry",
+        "softirq_entry",
+        "local_timer_entry",
+    ],
+};
+
+/// How far a family got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Its name.
+    pub family: &'static str,
+    /// `tp_btf` or `raw_tp`; `None` when it is not attached.
+    pub source: Option<&'static str>,
+    /// Why not, and the remedy.
+    pub reason: Option<String>,
+}
+
+impl Attached {
+    /// A family that makes no sense on this host.
+    pub fn left_out(family: &Family, reason: &str) -> Self {
+        Self {
+            family: family.name,
+            source: None,
+            reason: Some(reason.to_owned()),
+        }
+    }
+
+    /// What came of attaching one that the agent can do without.
+    pub fn of(family: &Family, result: Result<Kind, ProbeError>) -> Self {
+        match result {
+            Ok(kind) => Self {
+                family: family.name,
+                source: Some(kind.name()),
+                reason: None,
+            },
+            Err(error) => {
+                let reason = chain(&error);
+                tracing::warn!(family = family.name, reason, "probe family not attached");
+                Self::left_out(family, &reason)
+            }
+        }
+    }
+}
+
+/// Which of the twins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// BTF tracepoint.
+    TpBtf,
+    /// Raw tracepoint.
+    RawTp,
+}
+
+impl Kind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TpBtf => "tp_btf",
+            Self::RawTp => "raw_tp",
+        }
+    }
+
+    /// Name of a tracepoint's program.
+    fn symbol(self, hook: &str) -> String {
+        match self {
+            Self::TpBtf => hook.to_owned(),
+            Self::RawTp => format!("raw_{hook}"),
+        }
+    }
+
+    /// Loads and attaches one program.
+    pub fn attach(
+        self,
+        ebpf: &mut Ebpf,
+        symbol: &str,
+        hook: &'static str,
+        btf: &Btf,
+    ) -> Result<(), ProbeError> {
+        let program = ebpf
+            .program_mut(symbol)
+            .ok_or_else(|| ProbeError::MissingPart {
+                what: format!("program {symbol}"),
+            })?;
+        let attached = match self {
+            Self::TpBtf => <&mut BtfTracePoint>::try_from(program).and_then(|program| {
+                program.load(hook, btf)?;
+                program.attach().map(drop)
+            }),
+            Self::RawTp => <&mut RawTracePoint>::try_from(program).and_then(|program| {
+                program.load()?;
+                program.attach(hook).map(drop)
+            }),
+        };
+        attached.map_err(|source| self.refused(hook, source))
+    }
+
+    fn refused(self, program: &'static str, source: ProgramError) -> ProbeError {
+        let kind = self.name();
+        if answered(&source, Errno::PERM) || answered(&source, Errno::ACCESS) {
+            return ProbeError::Forbidden {
+                kind,
+                program,
+                source,
+            };
+        }
+        ProbeError::Attach {
+            kind,
+            program,
+            source,
+        }
+    }
+}
+
+impl Family {
+    /// Attaches the family by the policy: all of it or nothing.
+    ///
+    /// # Errors
+    /// What the kernel refused; where both kinds were tried, the second time.
+    pub fn attach(
+        &self,
+        ebpf: &mut Ebpf,
+        policy: AttachPolicy,
+        btf: &Btf,
+    ) -> Result<Kind, ProbeError> {
+        match policy {
+            AttachPolicy::Off => Err(ProbeError::Disabled),
+            AttachPolicy::TpBtf => self.attach_as(Kind::TpBtf, ebpf, btf),
+            AttachPolicy::RawTp => self.attach_as(Kind::RawTp, ebpf, btf),
+            AttachPolicy::Auto => self.attach_as(Kind::TpBtf, ebpf, btf).or_else(|error| {
+                let error = chain(&error);
+                tracing::debug!(
+                    family = self.name,
+                    error,
+                    "tp_btf programs refused, trying raw tracepoints"
+                );
+                self.attach_as(Kind::RawTp, ebpf, btf)
+            }),
+        }
+    }
+
+    fn attach_as(&self, kind: Kind, ebpf: &mut Ebpf, btf: &Btf) -> Result<Kind, ProbeError> {
+        for hook in self.hooks {
+            if let Err(error) = kind.attach(ebpf, &kind.symbol(hook), hook, btf) {
+                self.detach(kind, ebpf);
+                return Err(error);
+            }
+        }
+        Ok(kind)
+    }
+
+    /// Takes back what was attached of a family that failed.
+    fn detach(&self, kind: Kind, ebpf: &mut Ebpf) {
+        for hook in self.hooks {
+            let Some(program) = ebpf.program_mut(&kind.symbol(hook)) else {
+                continue;
+            };
+            // Fails only for one that was never loaded.
+            drop(match kind {
+                Kind::TpBtf => <&mut BtfTracePoint>::try_from(program).and_then(|p| p.unload()),
+                Kind::RawTp => <&mut RawTracePoint>::try_from(program).and_then(|p| p.unload()),
+            });
+        }
+    }
+}

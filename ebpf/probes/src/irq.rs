@@ -1,0 +1,71 @@
+//! Family `irq`: time that interrupts take from whoever has a CPU, and the
+//! run queue's depth at each tick.
+
+use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
+
+use crate::hook::hook;
+use crate::task::{Task, TaskPtr};
+use crate::{maps, now, owner, this_cpu};
+
+hook! {
+    /// A device's handler begins.
+    "irq_handler_entry", irq_handler_entry, raw_irq_handler_entry,
+    |_ctx, _T| enter()
+}
+
+hook! {
+    /// A device's handler ends.
+    "irq_handler_exit", irq_handler_exit, raw_irq_handler_exit,
+    |_ctx, _T| exit()
+}
+
+hook! {
+    /// A soft interrupt begins, also in its thread.
+    "softirq_entry", softirq_entry, raw_softirq_entry,
+    |_ctx, _T| enter()
+}
+
+hook! {
+    /// A soft interrupt ends.
+    "softirq_exit", softirq_exit, raw_softirq_exit,
+    |_ctx, _T| exit()
+}
+
+hook! {
+    /// The local timer: the tick, on a busy CPU.
+    "local_timer_entry", local_timer_entry, raw_local_timer_entry,
+    |_ctx, T| {
+        enter();
+        // SAFETY: a helper without arguments.
+        tick::<T>(unsafe { bpf_get_current_task_btf() } as TaskPtr);
+    }
+}
+
+hook! {
+    /// Its end.
+    "local_timer_exit", local_timer_exit, raw_local_timer_exit,
+    |_ctx, _T| exit()
+}
+
+#[inline(always)]
+fn enter() {
+    if let Some(cpu) = maps::cpu(this_cpu()) {
+        owner::irq_enter(cpu, now());
+    }
+}
+
+#[inline(always)]
+fn exit() {
+    if let Some(cpu) = maps::cpu(this_cpu()) {
+        owner::irq_exit(cpu, now());
+    }
+}
+
+#[inline(always)]
+fn tick<T: Task>(current: TaskPtr) {
+    let number = this_cpu();
+    if let Some(cpu) = maps::cpu(number) {
+        let rq = T::rq(T::cfs_rq(current));
+        owner::depth(cpu, T::nr_running(rq), now());
+    }
+}
