@@ -189,6 +189,7 @@ fn capabilities() -> Check {
 fn probes() -> Check {
     let options = ProbeOptions {
         slots: 16,
+        vms: 1,
         attach: AttachPolicy::Auto,
     };
     let found = Probes::attach(&options)
