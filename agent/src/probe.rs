@@ -16,6 +16,7 @@ mod error;
 mod family;
 mod load;
 mod map;
+mod memory;
 mod node;
 mod object;
 mod reading;
@@ -34,6 +35,7 @@ pub use cost::{CostMeter, ProgramCost};
 pub use error::{HeaderError, ProbeError};
 pub use family::Attached;
 pub use load::EmptyPrograms;
+pub use memory::MemoryReader;
 pub use object::{Header, check as check_object, embedded};
 pub use reading::{Reading, ThreadState};
 pub use slots::Slot;
@@ -102,6 +104,7 @@ pub struct Probes {
     throttling: bool,
     map_bytes: u64,
     families: Vec<Attached>,
+    memory: Option<MemoryReader>,
     #[cfg(feature = "bpf-log")]
     _diagnostics: Option<diagnostics::Diagnostics>,
     // Holds the links; last, so that it is dropped when nothing reads any more.
@@ -128,6 +131,12 @@ impl Probes {
     #[must_use]
     pub fn families(&self) -> &[Attached] {
         &self.families
+    }
+
+    /// The reader of stalls for want of memory; once, and `None` where their
+    /// programs are not attached.
+    pub fn take_memory(&mut self) -> Option<MemoryReader> {
+        self.memory.take()
     }
 
     /// Starts to count a thread: its id in the initial pid namespace, and whose

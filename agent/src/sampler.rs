@@ -118,7 +118,7 @@ impl Sampler<Probes> {
             vms: MAX_VMS,
             attach: options.attach,
         };
-        let (probes, degraded) = match (options.attach, Probes::attach(&attach)) {
+        let (mut probes, degraded) = match (options.attach, Probes::attach(&attach)) {
             (_, Ok(probes)) => (Some(probes), None),
             (AttachPolicy::Off, Err(_)) => (
                 None,
@@ -126,7 +126,9 @@ impl Sampler<Probes> {
             ),
             (_, Err(error)) => (None, Some(chain(&error))),
         };
-        let memory = MemoryObserver::new(options.host.clone(), &options.proc, "/sys".as_ref());
+        let stalls = probes.as_mut().and_then(Probes::take_memory);
+        let (host, proc) = (options.host.clone(), &options.proc);
+        let memory = MemoryObserver::new(host, proc, "/sys".as_ref(), stalls);
         let mut sampler = Self::with_source(options, probes, degraded);
         sampler.observers.push(Box::new(memory));
         sampler

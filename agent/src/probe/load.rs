@@ -5,12 +5,14 @@ use std::{fs, io};
 use aya::maps::{Array, Map, MapData};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Endianness};
 use headroom_abi::blame::CpuLog;
+use headroom_abi::memory::MemoryStats;
 use headroom_abi::sched::{CpuStats, PIDS_PER_ELEMENT, PidSlots, SlotStats};
 use rustix::io::Errno;
 
 use crate::probe::error::{ProbeError, answered};
 use crate::probe::family::{self, Attached, Family, Kind};
 use crate::probe::map::Mapped;
+use crate::probe::memory::{KILLS_LEN, MemoryReader};
 use crate::probe::node::{self, Topology};
 use crate::probe::slots::Table;
 use crate::probe::{AttachPolicy, ProbeOptions, Probes, btf, caps, object};
@@ -75,6 +77,7 @@ fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes,
     let kind = family::SCHED.attach(&mut ebpf, options.attach, &kernel.btf)?;
     let mut families = vec![Attached::of(&family::SCHED, Ok(kind))];
     families.extend(others(&mut ebpf, options.attach, kernel));
+    let memory = memory_reader(&mut ebpf, &families, &sizes)?;
     let slots = taken(&mut ebpf, "SLOT_STATS")?;
     Ok(Probes {
         source: kind.name(),
@@ -90,6 +93,7 @@ fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes,
         throttling: kernel.offsets.throttling,
         map_bytes: sizes.bytes(),
         families,
+        memory,
         #[cfg(feature = "bpf-log")]
         _diagnostics: crate::probe::diagnostics::Diagnostics::start(&mut ebpf),
         programs: ebpf,
@@ -113,7 +117,30 @@ fn others(ebpf: &mut Ebpf, policy: AttachPolicy, kernel: &Kernel) -> Vec<Attache
         ),
         _ => attach(&family::IRQ),
     };
-    vec![numa, irq]
+    let memory = attach(&family::MEMORY);
+    let compaction = attach(&family::COMPACTION);
+    vec![numa, irq, memory, compaction]
+}
+
+/// The reader of the memory families; `None` where neither is attached.
+fn memory_reader(
+    ebpf: &mut Ebpf,
+    families: &[Attached],
+    sizes: &Sizes,
+) -> Result<Option<MemoryReader>, ProbeError> {
+    let source = |of: &Family| families.iter().find(|f| f.family == of.name)?.source;
+    let (reclaim, compaction) = (source(&family::MEMORY), source(&family::COMPACTION));
+    if reclaim.is_none() && compaction.is_none() {
+        return Ok(None);
+    }
+    let stats = taken(ebpf, "MEMORY_STATS")?;
+    let kills = taken(ebpf, "OOM_KILLS")?;
+    Ok(Some(MemoryReader {
+        reclaim,
+        compaction,
+        stats: mapped("MEMORY_STATS", &stats, sizes.vms)?,
+        kills: mapped("OOM_KILLS", &kills, KILLS_LEN)?,
+    }))
 }
 
 /// Programs that do nothing at the hooks that fire all the time; detached when
@@ -180,7 +207,7 @@ impl Sizes {
         }
     }
 
-    const fn maps(&self) -> [(&'static str, u32); 6] {
+    const fn maps(&self) -> [(&'static str, u32); 7] {
         [
             ("PID_SLOTS", self.pids),
             ("SLOT_STATS", self.slots),
@@ -188,6 +215,7 @@ impl Sizes {
             ("CPU_LOGS", self.cpus),
             ("CPU_NODES", self.cpus),
             ("BLAME", self.vms * self.vms),
+            ("MEMORY_STATS", self.vms),
         ]
     }
 
@@ -197,6 +225,7 @@ impl Sizes {
             + self.slots as u64 * size_of::<SlotStats>() as u64
             + self.cpus as u64 * (size_of::<CpuStats>() + size_of::<CpuLog>() + 8) as u64
             + self.vms as u64 * self.vms as u64 * 8
+            + self.vms as u64 * size_of::<MemoryStats>() as u64
     }
 }
 

@@ -6,22 +6,29 @@ mod counters;
 mod follow;
 mod host;
 mod ladder;
+mod stalls;
+mod steps;
 mod vm;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use headroom_abi::memory::MemoryStats;
+use headroom_abi::tag;
 use headroom_core::batch::Chunk;
 use headroom_core::rows::HostMemoryRow;
 
 use super::observe::{FamilyStatus, Observer, ObserverEvent, Scene};
-use super::rows::Frame;
-use crate::clock;
+use super::rows::{Frame, int};
+use crate::clock::monotonic_ns;
 use crate::discover::VmKey;
+use crate::probe::MemoryReader;
 use cgroup::Mounts;
 use follow::Followed;
 use host::{HostFiles, HostReading, VmStat};
-use ladder::Rung;
+use ladder::{Rung, Sign};
+use stalls::{Moment, StallProbe};
+use steps::{Step, Steps};
 
 /// What measured the stalls where no probe did.
 const PROC: &str = "proc";
@@ -30,17 +37,21 @@ const PROC: &str = "proc";
 const NO_BALLOON: &str = "the balloon's size is unavailable: the host's kernel does not know it, and the VMM's own socket (QMP) serves one client, the platform";
 
 /// Measures memory by files of the kernel that uid 0 reads without any
-/// capability.
+/// capability, and stalls by probes where they are attached.
 pub struct MemoryObserver {
     host: String,
     proc: PathBuf,
     files: HostFiles,
     mounts: Mounts,
+    probe: StallProbe,
     base: HostReading,
+    base_stalls: Option<MemoryStats>,
     ladder: HostLadder,
     vms: BTreeMap<VmKey, Followed>,
     events: Vec<ObserverEvent>,
     ticks: u32,
+    /// The last two ticks, `CLOCK_MONOTONIC` ns.
+    ticked_ns: [u64; 2],
 }
 
 /// The host's steps.
@@ -49,19 +60,22 @@ struct HostLadder {
     reclaim: Rung,
     compaction: Rung,
     swap: Rung,
-    kills: Rung,
+    kills: Sign,
     /// Whether anything was swapped out since the last tick.
-    swapping: Rung,
+    swapping: Sign,
 }
 
 impl MemoryObserver {
     /// For a host of that name, by files below its `/proc` and `/sys`.
     #[must_use]
-    pub fn new(host: String, proc: &Path, sys: &Path) -> Self {
+    pub fn new(host: String, proc: &Path, sys: &Path, reader: Option<MemoryReader>) -> Self {
         let files = HostFiles::new(proc, sys);
         let mountinfo = std::fs::read_to_string(proc.join("self/mountinfo")).unwrap_or_default();
+        let probe = StallProbe::new(reader);
         Self {
             base: files.read(),
+            base_stalls: probe.stats(Some(0)),
+            probe,
             host,
             proc: proc.into(),
             mounts: Mounts::parse(&mountinfo),
@@ -70,29 +84,64 @@ impl MemoryObserver {
             vms: BTreeMap::new(),
             events: Vec::new(),
             ticks: 0,
+            ticked_ns: [monotonic_ns(); 2],
         }
     }
 
     /// Takes the host's readings after the VMs', of which `kills` are events
     /// already.
-    fn climb(&mut self, stat: &VmStat, kills: u64) {
-        let host = format!("host/{}", self.host);
-        let mut steps = Steps::new(&host, &mut self.events);
+    fn climb(&mut self, moment: Moment, stat: &VmStat, kills: u64) {
+        let mut steps = Steps::new(moment);
+        let stalls = self.probe.stats(Some(0));
+        let began = |of: fn(&MemoryStats) -> &_| moment.beginning(stalls.as_ref().map(of));
         if let Some(n) = self.ladder.reclaim.step(stat.direct_reclaims()) {
             let detail = format!("tasks began to reclaim memory themselves, {n} times so far");
-            steps.push(Step::Reclaim, detail);
+            steps.push(Step::Reclaim, began(|s| &s.reclaim.began), detail);
         }
         if let Some(n) = self.ladder.compaction.step(stat.get("compact_stall")) {
             let detail = format!("tasks began to stall for large pages, {n} times so far");
-            steps.push(Step::CompactionStall, detail);
+            steps.push(
+                Step::CompactionStall,
+                began(|s| &s.compaction.began),
+                detail,
+            );
         }
         if let Some(n) = self.ladder.swap.step(swapped_out(stat)) {
-            steps.push(Step::Swap, format!("swapping out began, {n} pages so far"));
+            let detail = format!("swapping out began, {n} pages so far");
+            steps.push(Step::Swap, began(|s| &s.written), detail);
         }
         let killed = self.ladder.kills.growth(stat.get("oom_kill")).unwrap_or(0);
-        if let Some(n @ 1..) = killed.checked_sub(kills) {
+        if !self.probe.tells_kills()
+            && let Some(n @ 1..) = killed.checked_sub(kills)
+        {
             let detail = format!("{n} processes that are no VM's were killed for want of memory");
-            steps.push(Step::OomKill, detail);
+            steps.push(Step::OomKill, None, detail);
+        }
+        let subject = format!("host/{}", self.host);
+        self.events.extend(steps.events(&subject));
+    }
+
+    /// OOM kills that the probes saw; each has the VM's steps of this tick
+    /// before it.
+    fn kills(&mut self, moment: Moment, scene: &Scene<'_>) {
+        let (kills, missed) = self.probe.kills();
+        let host = format!("host/{}", self.host);
+        for kill in kills {
+            let index = u16::try_from(tag::vm(kill.tag)).unwrap_or(0);
+            let by_pid = scene.vms.iter().find(|seen| seen.vm.key.pid == kill.pid);
+            let vm = by_pid.or_else(|| scene.by_index(index));
+            let subject = vm.map_or_else(|| host.clone(), |seen| format!("vm/{}", seen.vm.id));
+            let detail = format!("process {} was killed for want of memory", kill.pid);
+            let mut steps = Steps::new(moment);
+            steps.push(Step::OomKill, Some(moment.wall_of(kill.at_ns)), detail);
+            self.events.extend(steps.events(&subject));
+        }
+        if missed > 0 {
+            tracing::warn!(missed, "more oom kills in a second than the probe keeps");
+            let mut steps = Steps::new(moment);
+            let detail = format!("{missed} more processes were killed for want of memory");
+            steps.push(Step::OomKill, None, detail);
+            self.events.extend(steps.events(&host));
         }
     }
 
@@ -100,10 +149,22 @@ impl MemoryObserver {
         let now = self.files.read();
         let row = self.files.row(&self.base, &now);
         self.base = now;
+        let stalls = self.probe.stats(Some(0));
+        let base = std::mem::replace(&mut self.base_stalls, stalls);
+        let reclaim = self.probe.reclaim(base.as_ref(), stalls.as_ref());
+        let compaction = self.probe.compaction(base.as_ref(), stalls.as_ref());
+        let background = stalls
+            .zip(base)
+            .map(|(now, then)| int(now.background_ns.saturating_sub(then.background_ns)));
         HostMemoryRow {
             ts: frame.ts,
             host: frame.host.to_owned(),
-            source: PROC.to_owned(),
+            source: self.probe.source().unwrap_or(PROC).to_owned(),
+            reclaim_ns: reclaim.ns,
+            reclaim_hist: reclaim.hist,
+            compaction_ns: compaction.ns,
+            compaction_hist: compaction.hist,
+            background_ns: background,
             ..row
         }
     }
@@ -120,6 +181,8 @@ impl Observer for MemoryObserver {
 
     fn tick(&mut self, scene: &Scene<'_>) {
         self.ticks = self.ticks.wrapping_add(1);
+        let moment = Moment::now(self.ticked_ns[0]);
+        self.ticked_ns = [self.ticked_ns[1], moment.mono_ns];
         let before = self.files.vmstat();
         // Where the host swaps nothing no VM's swap grows: their status files
         // need not be read.
@@ -129,16 +192,19 @@ impl Observer for MemoryObserver {
             let followed = self
                 .vms
                 .entry(seen.vm.key.clone())
-                .or_insert_with(|| Followed::new(&self.proc, &self.mounts, seen.vm));
+                .or_insert_with(|| Followed::new(&self.proc, &self.mounts, &self.probe, seen));
             if seen.live {
                 followed.refresh(&self.proc, &self.mounts, seen.vm, self.ticks);
             }
             let process = swapping.then_some(self.proc.as_path());
-            kills += followed.climb(seen.vm, process, &mut self.events);
+            let (steps, killed) = followed.climb(seen, &self.probe, process, moment);
+            self.events.extend(steps);
+            kills += killed;
         }
+        self.kills(moment, scene);
         // After the VMs': a kill that is in theirs is in this one too.
         let stat = self.files.vmstat();
-        self.climb(&stat, kills);
+        self.climb(moment, &stat, kills);
     }
 
     fn window(&mut self, frame: &Frame<'_>, scene: &Scene<'_>) -> Vec<Chunk> {
@@ -146,7 +212,7 @@ impl Observer for MemoryObserver {
         let mut rows = Vec::new();
         for seen in &scene.vms {
             let followed = self.vms.get_mut(&seen.vm.key);
-            rows.extend(followed.and_then(|f| f.row(frame, seen, &self.proc)));
+            rows.extend(followed.and_then(|f| f.row(frame, seen, &self.probe, &self.proc)));
         }
         self.vms
             .retain(|key, _| scene.vms.iter().any(|s| s.live && s.vm.key == *key));
@@ -163,56 +229,6 @@ impl Observer for MemoryObserver {
 fn swapped_out(stat: &VmStat) -> Option<u64> {
     let besides = ["zswpout", "swpout_zero"].map(|name| stat.get(name).unwrap_or(0));
     Some(stat.get("pswpout")? + besides.iter().sum::<u64>())
-}
-
-/// The steps of the ladder, in the order in which a shortage takes them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Reclaim,
-    CompactionStall,
-    Swap,
-    OomKill,
-}
-
-impl Step {
-    const fn kind(self) -> &'static str {
-        match self {
-            Self::Reclaim => "memory_reclaim",
-            Self::CompactionStall => "memory_compaction_stall",
-            Self::Swap => "memory_swap",
-            Self::OomKill => "memory_oom_kill",
-        }
-    }
-}
-
-/// Makes the events of one tick and subject.
-struct Steps<'a> {
-    subject: &'a str,
-    now_us: i64,
-    events: &'a mut Vec<ObserverEvent>,
-}
-
-impl<'a> Steps<'a> {
-    fn new(subject: &'a str, events: &'a mut Vec<ObserverEvent>) -> Self {
-        Self {
-            subject,
-            now_us: clock::micros(clock::wall()),
-            events,
-        }
-    }
-
-    /// Files tell that a step was taken since the last tick, not when: it gets
-    /// this tick's time. Steps of one tick stand 1 µs apart, in the order in
-    /// which the kernel takes them: it swaps while it reclaims, and kills when
-    /// that did not help.
-    fn push(&mut self, step: Step, detail: String) {
-        self.events.push(ObserverEvent {
-            ts_us: self.now_us + step as i64,
-            kind: step.kind(),
-            subject: self.subject.to_owned(),
-            detail,
-        });
-    }
 }
 
 #[cfg(test)]

@@ -9,14 +9,18 @@ use std::time::{Duration, Instant};
 use headroom_agent::probe::AttachPolicy;
 use headroom_agent::sampler::{Sampler, SamplerOptions, Window};
 use headroom_core::batch::{Chunk, ColumnData};
+use headroom_core::hist::Hist;
 use headroom_core::rows::EventRow;
 use squeeze::{GUEST_BYTES, Group, Guest, Swap, skipped};
 
 /// One test at a time: they share the host's swap and counters.
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// A size in swap that no guess of an unsqueezed process reaches.
+const ENOUGH: u64 = 64 << 20;
 const LIMIT: u64 = 128 << 20;
-const SWAP: u64 = 64 << 20;
+/// Enough for all of the guest: it dies when the test wants it to.
+const SWAP: u64 = 384 << 20;
 
 fn sampler(attach: AttachPolicy) -> Sampler {
     Sampler::new(SamplerOptions {
@@ -30,6 +34,8 @@ fn sampler(attach: AttachPolicy) -> Sampler {
 struct Story {
     events: Vec<EventRow>,
     chunks: Vec<Chunk>,
+    /// Process of the guest.
+    pid: u32,
 }
 
 impl Story {
@@ -41,19 +47,45 @@ impl Story {
     /// The values of a column, of one VM if a name is given.
     fn values(&self, table: &str, vm: Option<&str>, column: &str) -> Vec<i64> {
         let mut values = Vec::new();
+        self.each(table, vm, column, |data, row| match data {
+            ColumnData::Int(all) => values.extend(all[row]),
+            other => panic!("{column} holds no numbers: {other:?}"),
+        });
+        values
+    }
+
+    /// The sum of a column's histograms.
+    fn hist(&self, table: &str, vm: Option<&str>, column: &str) -> Hist {
+        let mut sum = Hist::default();
+        self.each(table, vm, column, |data, row| match data {
+            ColumnData::Bytes(all) => {
+                let bytes = all[row].as_deref().unwrap_or_default();
+                sum.merge(&Hist::decode(bytes).expect("histogram"));
+            }
+            other => panic!("{column} holds no histograms: {other:?}"),
+        });
+        sum
+    }
+
+    /// Calls with each cell of a column, of one VM if a name is given.
+    fn each(
+        &self,
+        table: &str,
+        vm: Option<&str>,
+        column: &str,
+        mut call: impl FnMut(&ColumnData, usize),
+    ) {
         for chunk in self.chunks.iter().filter(|c| c.table.name == table) {
             let at = |name: &str| &chunk.columns[chunk.table.position(name).expect("column")];
-            let ColumnData::Int(all) = at(column) else {
-                panic!("{column} holds no numbers");
-            };
-            for (row, value) in all.iter().enumerate() {
+            for row in 0..chunk.rows() {
                 let of_vm = vm.is_none_or(|vm| {
                     matches!(at("vm_name"), ColumnData::Text(names) if names[row].as_deref() == Some(vm))
                 });
-                values.extend(value.filter(|_| of_vm));
+                if of_vm {
+                    call(at(column), row);
+                }
             }
         }
-        values
     }
 
     fn sum(&self, table: &str, vm: Option<&str>, column: &str) -> i64 {
@@ -115,12 +147,18 @@ fn squeezed(attach: AttachPolicy, name: &str) -> Option<Story> {
             .values("vm_memory", Some(name), "used_bytes")
             .is_empty()
     });
-    assert!(story.events.iter().all(|e| !e.kind.starts_with("memory_")));
     guest.go();
+    follow(&mut sampler, &mut story, "swap", |story| {
+        story.first("memory_swap", name).is_some()
+            && story.first("memory_reclaim", name).is_some()
+            && story.max("vm_memory", Some(name), "swapped_bytes") > ENOUGH as i64
+    });
+    assert_eq!(story.first("memory_oom_kill", name), None);
+    group.forbid_swap();
     follow(&mut sampler, &mut story, "the kill", |story| {
         story.first("memory_oom_kill", name).is_some()
     });
-    println!("pid {}", guest.pid());
+    story.pid = guest.pid();
     for event in story
         .events
         .iter()
@@ -159,7 +197,7 @@ fn assert_ladder(story: &Story, name: &str) {
     );
     let swapped = story.max("vm_memory", vm, "swapped_bytes");
     assert!(
-        swapped > SWAP as i64 / 2 && swapped <= SWAP as i64,
+        swapped > ENOUGH as i64 && swapped <= GUEST_BYTES as i64 + (64 << 20),
         "{swapped}"
     );
     assert!(story.sum("vm_memory", vm, "limit_hits") > 0);
@@ -178,7 +216,7 @@ fn assert_ladder(story: &Story, name: &str) {
         story.sum("vm_memory", vm, "psi_memory_some_ns"),
         host("psi_memory_some_ns")
     );
-    assert!(stored > SWAP as i64 / 2 && compressed < stored);
+    assert!(stored > ENOUGH as i64 / 2 && compressed < stored);
 }
 
 #[test]
@@ -186,4 +224,60 @@ fn a_squeezed_guest_climbs_the_ladder_by_files() {
     if let Some(story) = squeezed(AttachPolicy::Off, "squeezed") {
         assert_ladder(&story, "squeezed");
     }
+}
+
+/// What the probes add: each stall's length, and exact times.
+fn by_probes(attach: AttachPolicy, name: &str) {
+    let Some(story) = squeezed(attach, name) else {
+        return;
+    };
+    assert_ladder(&story, name);
+    let vm = Some(name);
+    let kill = story.events.iter().find(|e| e.kind == "memory_oom_kill");
+    let kill = kill.expect("a kill");
+    let pid = story.pid.to_string();
+    assert!(kill.detail.contains(&format!("process {pid} ")), "{kill:?}");
+    let stalled = story.sum("vm_memory", vm, "reclaim_ns");
+    let host = story.sum("host_memory", None, "reclaim_ns");
+    let (hits, hist) = (
+        story.sum("vm_memory", vm, "limit_hits"),
+        story.hist("vm_memory", vm, "reclaim_hist"),
+    );
+    println!(
+        "reclaim of the VM {stalled} ns in {} stalls (p50 {:?} p99 {:?} ns), of the host {host} ns",
+        hist.total(),
+        hist.quantile(0.5),
+        hist.quantile(0.99)
+    );
+    assert!(hist.total() > 0 && hist.total() <= u64::try_from(hits).expect("count"));
+    assert!(host >= stalled, "the host's tasks are the VM's too");
+    // The kernel's own account of the same, by PSI: what a guest of one vCPU
+    // stalls in reclaim it stalls for memory. It counts waits for swap as well.
+    let psi = story.values("vm_memory", vm, "psi_memory_some_ns");
+    if !psi.is_empty() {
+        let psi: i64 = psi.iter().sum();
+        assert!(
+            stalled <= psi + psi / 10 && stalled > psi / 4,
+            "{stalled} {psi}"
+        );
+    }
+    // The middle of each bucket times its count is the sum, within 12.5 %.
+    let by_hist: u64 = (hist.counts().iter().enumerate())
+        .map(|(bucket, n)| headroom_core::hist::midpoint(bucket) * n)
+        .sum();
+    let by_hist = i64::try_from(by_hist).expect("ns");
+    assert!(
+        (by_hist - stalled).abs() <= stalled / 8,
+        "{by_hist} {stalled}"
+    );
+}
+
+#[test]
+fn a_squeezed_guest_by_probes() {
+    by_probes(AttachPolicy::TpBtf, "probed");
+}
+
+#[test]
+fn a_squeezed_guest_by_raw_tracepoints() {
+    by_probes(AttachPolicy::RawTp, "raw");
 }

@@ -67,6 +67,16 @@ impl Group {
         fs::write(self.dirs[0].join(self.limit_file()), bytes.to_string()).expect("limit");
     }
 
+    /// Lets nothing more of the group go to swap: what is there stays.
+    pub fn forbid_swap(&self) {
+        let file = if self.v2 {
+            "memory.swap.max"
+        } else {
+            "memory.swappiness"
+        };
+        fs::write(self.dirs[0].join(file), "0").expect("swap limit");
+    }
+
     /// A shell's line that puts the shell into the groups.
     pub fn enter(&self) -> String {
         let line = |d: &PathBuf| format!("echo $$ > {}/cgroup.procs; ", d.display());

@@ -8,6 +8,7 @@
 
 pub mod blame;
 pub mod hist;
+pub mod memory;
 pub mod sched;
 pub mod tag;
 

@@ -11,6 +11,7 @@ mod header;
 mod hook;
 mod irq;
 mod maps;
+mod memory;
 mod numa;
 mod owner;
 mod sched;

@@ -3,12 +3,15 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use headroom_abi::memory::MemoryStats;
 use headroom_core::rows::VmMemoryRow;
 
+use super::PROC;
 use super::cgroup::{Mounts, Own};
-use super::ladder::Rung;
+use super::ladder::{Rung, Sign};
+use super::stalls::{Moment, StallProbe};
+use super::steps::{Step, Steps};
 use super::vm::{CgroupReading, Process, Signs};
-use super::{PROC, Step, Steps};
 use crate::clock::monotonic_ns;
 use crate::discover::Vm;
 use crate::sampler::observe::{ObserverEvent, SceneVm};
@@ -22,22 +25,30 @@ const LOOK_EVERY: u32 = 10;
 pub struct Followed {
     own: Own,
     base: CgroupReading,
+    base_stalls: Option<MemoryStats>,
     ticks: u32,
     reclaim: Rung,
+    compaction: Rung,
     swap: Rung,
-    kills: Rung,
+    swapped: Sign,
+    written: Sign,
+    kills: Sign,
 }
 
 impl Followed {
-    pub fn new(proc: &Path, mounts: &Mounts, vm: &Vm) -> Self {
-        let own = own(proc, mounts, vm);
+    pub fn new(proc: &Path, mounts: &Mounts, probe: &StallProbe, seen: &SceneVm<'_>) -> Self {
+        let own = own(proc, mounts, seen.vm);
         Self {
+            base_stalls: probe.stats(seen.index),
             base: CgroupReading::read(&own),
             own,
             ticks: 0,
             reclaim: Rung::default(),
+            compaction: Rung::default(),
             swap: Rung::default(),
-            kills: Rung::default(),
+            swapped: Sign::default(),
+            written: Sign::default(),
+            kills: Sign::default(),
         }
     }
 
@@ -55,50 +66,77 @@ impl Followed {
             let begun = self.base.at_ns;
             self.base = CgroupReading::read(&own);
             self.base.at_ns = begun;
-            (self.reclaim, self.kills) = (Rung::default(), Rung::default());
+            (self.reclaim, self.kills) = (Rung::default(), Sign::default());
             self.own = own;
         }
     }
 
-    /// Takes a tick's readings; the number of kills found. The process is
-    /// looked at only with a `/proc` given.
-    pub fn climb(&mut self, vm: &Vm, proc: Option<&Path>, events: &mut Vec<ObserverEvent>) -> u64 {
-        let signs = Signs::read(&self.own);
-        let subject = format!("vm/{}", vm.id);
-        let mut steps = Steps::new(&subject, events);
-        let hits = signs.limit_hits.map(|n| n + signs.high_hits.unwrap_or(0));
-        if let Some(n) = self.reclaim.step(hits) {
-            let detail = format!("it reached its memory limit, {n} times so far");
-            steps.push(Step::Reclaim, detail);
+    /// Takes a tick's readings: the steps taken, and the number of kills that
+    /// its cgroup counted. The process is looked at only with a `/proc` given.
+    pub fn climb(
+        &mut self,
+        seen: &SceneVm<'_>,
+        probe: &StallProbe,
+        proc: Option<&Path>,
+        moment: Moment,
+    ) -> (Vec<ObserverEvent>, u64) {
+        let (vm, signs) = (seen.vm, Signs::read(&self.own));
+        let stalls = probe.stats(seen.index);
+        let began = |of: fn(&MemoryStats) -> &_| moment.beginning(stalls.as_ref().map(of));
+        let mut steps = Steps::new(moment);
+        let parts = [
+            signs.limit_hits,
+            signs.high_hits,
+            stalls.map(|s| s.reclaim.began.signs),
+        ];
+        if let Some(n) = self.reclaim.step(sum(&parts)) {
+            let detail = format!("it reached a memory limit or had to reclaim, {n} times so far");
+            steps.push(Step::Reclaim, began(|s| &s.reclaim.began), detail);
         }
-        let swapped = proc.and_then(|proc| Process::read(proc, vm.key.pid).swapped());
-        if let Some(n) = self.swap.step(swapped) {
+        let compactions = stalls.map(|s| s.compaction.began.signs);
+        if let Some(n) = self.compaction.step(compactions) {
+            let detail = format!("it began to stall for large pages, {n} times so far");
             steps.push(
-                Step::Swap,
-                format!("its memory began to go to swap, {n} bytes so far"),
+                Step::CompactionStall,
+                began(|s| &s.compaction.began),
+                detail,
             );
         }
-        let kills = self.kills.growth(signs.oom_kills).unwrap_or(0);
-        if kills > 0 {
-            let detail = format!("{kills} of its processes were killed for want of memory");
-            steps.push(Step::OomKill, detail);
+        // Its own threads' writes tell of a VM that dies before the next look;
+        // its size in swap, of what kswapd writes.
+        let swapped = proc.and_then(|proc| Process::read(proc, vm.key.pid).swapped());
+        let swapped = self.swapped.growth(swapped).map(|bytes| bytes / 4096);
+        let written = self.written.growth(stalls.map(|s| s.written.signs));
+        if let Some(n) = self.swap.grew(swapped.max(written)) {
+            let detail = format!("its memory began to go to swap, {n} pages so far");
+            steps.push(Step::Swap, began(|s| &s.written), detail);
         }
-        kills
+        let kills = self.kills.growth(signs.oom_kills).unwrap_or(0);
+        if kills > 0 && !probe.tells_kills() {
+            let detail = format!("{kills} of its processes were killed for want of memory");
+            steps.push(Step::OomKill, None, detail);
+        }
+        (steps.events(&format!("vm/{}", vm.id)), kills)
     }
 
-    /// The window's row. `None` for a VM that is gone with its cgroup: nothing
-    /// is known of its last part of a window.
+    /// The window's row. `None` for a VM that is gone with its cgroup and has
+    /// no probes: nothing is known of its last part of a window.
     pub fn row(
         &mut self,
         frame: &Frame<'_>,
         seen: &SceneVm<'_>,
+        probe: &StallProbe,
         proc: &Path,
     ) -> Option<VmMemoryRow> {
         let now = CgroupReading::read(&self.own);
-        if !seen.live && now.signs == Signs::default() {
+        let stalls = probe.stats(seen.index);
+        if !seen.live && now.signs == Signs::default() && stalls.is_none() {
             return None;
         }
         let vm = seen.vm;
+        let base = std::mem::replace(&mut self.base_stalls, stalls);
+        let reclaim = probe.reclaim(base.as_ref(), stalls.as_ref());
+        let compaction = probe.compaction(base.as_ref(), stalls.as_ref());
         let mut row = VmMemoryRow {
             ts: frame.ts,
             host: frame.host.to_owned(),
@@ -106,7 +144,15 @@ impl Followed {
             vm_name: vm.info.name.clone(),
             window_ns: int(monotonic_ns().saturating_sub(self.base.at_ns)),
             given_bytes: vm.info.memory_bytes.map(int),
-            source: PROC.to_owned(),
+            reclaim_ns: reclaim.ns,
+            reclaim_hist: reclaim.hist,
+            compaction_ns: compaction.ns,
+            compaction_hist: compaction.hist,
+            source: probe
+                .source()
+                .filter(|_| stalls.is_some())
+                .unwrap_or(PROC)
+                .to_owned(),
             ..VmMemoryRow::default()
         };
         if seen.live {
@@ -121,4 +167,9 @@ impl Followed {
 fn own(proc: &Path, mounts: &Mounts, vm: &Vm) -> Own {
     let of_vm: HashSet<u32> = vm.threads.iter().map(|t| t.pid).collect();
     mounts.own(proc, vm.key.pid, &of_vm)
+}
+
+/// The sum of those that there are; `None` without any.
+fn sum(parts: &[Option<u64>]) -> Option<u64> {
+    parts.iter().flatten().copied().reduce(|a, b| a + b)
 }

@@ -4,34 +4,49 @@
 /// in bursts a few seconds apart; ten tell one squeeze from the next.
 const QUIET_TICKS: u32 = 10;
 
-/// One step of the ladder, watched through a figure that grows with it.
+/// A figure that grows with a step of the ladder.
+#[derive(Clone, Debug, Default)]
+pub struct Sign {
+    last: Option<u64>,
+}
+
+impl Sign {
+    /// By how much the figure grew since the last reading; `None` for the
+    /// first, the base. One that falls (a gauge, or a cgroup made anew) is a
+    /// new base.
+    pub fn growth(&mut self, figure: Option<u64>) -> Option<u64> {
+        // A reading that failed leaves the base: nothing is lost.
+        let now = figure?;
+        let last = self.last.replace(now)?;
+        now.checked_sub(last)
+    }
+}
+
+/// One step of the ladder, watched through one figure or several.
 #[derive(Clone, Debug, Default)]
 pub struct Rung {
-    last: Option<u64>,
-    /// Ticks since it last grew, while an episode is open.
+    sign: Sign,
+    /// Ticks since the last sign, while an episode is open.
     open: Option<u32>,
 }
 
 impl Rung {
-    /// Takes the next reading, a second after the last one; by how much the
-    /// figure grew if that opens an episode. The first reading is the base. A
-    /// figure that falls (a gauge, or a cgroup made anew) is a new base.
+    /// Takes the next reading of its figure, a second after the last one; by
+    /// how much it grew if that opens an episode.
     pub fn step(&mut self, figure: Option<u64>) -> Option<u64> {
-        let growth = self.growth(figure).filter(|growth| *growth > 0);
+        let growth = self.sign.growth(figure);
+        self.grew(growth)
+    }
+
+    /// Takes a growth found elsewhere; the growth if that opens an episode.
+    pub fn grew(&mut self, growth: Option<u64>) -> Option<u64> {
+        let growth = growth.filter(|growth| *growth > 0);
         let open = self.open;
         self.open = match growth {
             Some(_) => Some(0),
             None => open.map(|quiet| quiet + 1).filter(|q| *q < QUIET_TICKS),
         };
         growth.filter(|_| open.is_none())
-    }
-
-    /// By how much the figure grew, for what is an event each time.
-    pub fn growth(&mut self, figure: Option<u64>) -> Option<u64> {
-        // A reading that failed leaves the base: nothing is lost.
-        let now = figure?;
-        let last = self.last.replace(now)?;
-        now.checked_sub(last)
     }
 }
 

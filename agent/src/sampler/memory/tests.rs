@@ -73,7 +73,7 @@ impl Lab {
     }
 
     fn observer(&self) -> MemoryObserver {
-        MemoryObserver::new("h".into(), self.proc.path(), "/nowhere".as_ref())
+        MemoryObserver::new("h".into(), self.proc.path(), "/nowhere".as_ref(), None)
     }
 
     fn scene(&self, live: bool) -> Scene<'_> {
