@@ -5,14 +5,14 @@ use std::{fs, io};
 use aya::maps::{Array, Map, MapData};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Endianness};
 use headroom_abi::blame::CpuLog;
-use headroom_abi::memory::MemoryStats;
+use headroom_abi::memory::{KILLS_LEN, MemoryStats};
 use headroom_abi::sched::{CpuStats, PIDS_PER_ELEMENT, PidSlots, SlotStats};
 use rustix::io::Errno;
 
 use crate::probe::error::{ProbeError, answered};
 use crate::probe::family::{self, Attached, Family, Kind};
 use crate::probe::map::Mapped;
-use crate::probe::memory::{KILLS_LEN, MemoryReader};
+use crate::probe::memory::MemoryReader;
 use crate::probe::node::{self, Topology};
 use crate::probe::slots::Table;
 use crate::probe::{AttachPolicy, ProbeOptions, Probes, btf, caps, object};

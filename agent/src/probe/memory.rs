@@ -1,11 +1,8 @@
 //! Reader of the memory families: stalls by VM, and OOM kills.
 
-use headroom_abi::memory::{self, MemoryStats, OomKill};
+use headroom_abi::memory::{KILLS_LEN, MemoryStats, OomKill};
 
 use crate::probe::map::Mapped;
-
-/// OOM kills that the kernel side keeps.
-pub const KILLS_LEN: u32 = memory::KILLS_LEN as u32;
 
 /// Reads what the programs of the families `memory` and `compaction` count; they
 /// count as long as the [`super::Probes`] live that it comes from.

@@ -226,6 +226,77 @@ fn a_squeezed_guest_climbs_the_ladder_by_files() {
     }
 }
 
+/// A guest whose memory is in huge pages and may not swap: the huge page that
+/// the limit has no room for falls back to small ones, then comes the kill.
+#[test]
+fn a_huge_page_beyond_the_limit_falls_back() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    if !rustix::process::geteuid().is_root() || enabled.is_ok_and(|text| text.contains("[never]")) {
+        skipped("not root, or huge pages are switched off");
+        return;
+    }
+    let Some(group) = Group::new() else { return };
+    group.limit(LIMIT);
+    group.forbid_swap();
+    let mut sampler = sampler(AttachPolicy::Off);
+    let Some(guest) = Guest::start("huge", &group) else {
+        return;
+    };
+    let mut story = Story::default();
+    follow(&mut sampler, &mut story, "the guest", |story| {
+        !story
+            .values("vm_memory", Some("huge"), "used_bytes")
+            .is_empty()
+    });
+    guest.go();
+    follow(&mut sampler, &mut story, "the kill", |story| {
+        story.first("memory_oom_kill", "huge").is_some()
+    });
+    let host = |column| story.sum("host_memory", None, column);
+    println!(
+        "huge pages {} fallback {} by a limit {}",
+        host("thp_fault_alloc"),
+        host("thp_fault_fallback"),
+        host("thp_fault_fallback_charge")
+    );
+    assert!(host("thp_fault_alloc") > 10);
+    assert!(host("thp_fault_fallback") >= 1);
+    assert!(host("thp_fault_fallback_charge") >= 1);
+    assert_eq!(story.first("memory_swap", "huge"), None);
+}
+
+/// Compaction that a task asks for is a stall of that task, and nobody's VM.
+#[test]
+fn compaction_of_a_task_is_timed() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut sampler = sampler(AttachPolicy::Auto);
+    if let Some(reason) = sampler.degraded() {
+        squeeze::skip::<()>("bpf", reason);
+        return;
+    }
+    let mut story = Story::default();
+    sampler.tick();
+    story.add(sampler.window(0));
+    let began = Instant::now();
+    if let Err(error) = std::fs::write("/proc/sys/vm/compact_memory", "1") {
+        skipped(format!("compact_memory: {error}"));
+        return;
+    }
+    let took = i64::try_from(began.elapsed().as_nanos()).expect("ns");
+    sampler.tick();
+    story.add(sampler.window(1));
+    let compacted = story.sum("host_memory", None, "compaction_ns");
+    let hist = story.hist("host_memory", None, "compaction_hist");
+    println!(
+        "compacted {compacted} ns of {took} ns in {} zones",
+        hist.total()
+    );
+    assert!(hist.total() >= 1);
+    // Nearly all that the call did; others may compact at the same time.
+    assert!(compacted > took / 2, "{compacted} of {took}");
+}
+
 /// What the probes add: each stall's length, and exact times.
 fn by_probes(attach: AttachPolicy, name: &str) {
     let Some(story) = squeezed(attach, name) else {

@@ -6,7 +6,7 @@ use crate::hist::BUCKETS;
 pub const EPISODE_NS: u64 = 10_000_000_000;
 
 /// OOM kills kept; a power of two. User space reads them once a second.
-pub const KILLS_LEN: usize = 64;
+pub const KILLS_LEN: u32 = 64;
 
 /// Something that goes on for some time, with pauses below [`EPISODE_NS`].
 /// Times are of `CLOCK_MONOTONIC`, ns; 0 before the first.

@@ -26,7 +26,7 @@ static MEMORY_STATS: Array<MemoryStats> = Array::with_max_entries(1, BPF_F_MMAPA
 
 /// The latest OOM kills.
 #[map]
-static OOM_KILLS: Array<OomKill> = Array::with_max_entries(KILLS_LEN as u32, BPF_F_MMAPABLE);
+static OOM_KILLS: Array<OomKill> = Array::with_max_entries(KILLS_LEN, BPF_F_MMAPABLE);
 
 /// Open stalls: thread and kind → when it began. A hash, for a stall sleeps
 /// and moves; an entry lives as long as the stall, and full is counted.
@@ -172,13 +172,13 @@ fn killed(pid: u32) {
         return;
     };
     let number = get!(host.kills);
-    if let Some(last) = OOM_KILLS.get_ptr((number.wrapping_sub(1) % KILLS_LEN as u64) as u32)
+    if let Some(last) = OOM_KILLS.get_ptr((number.wrapping_sub(1) % u64::from(KILLS_LEN)) as u32)
         && number != 0
         && get!(last.pid) == pid
     {
         return;
     }
-    if let Some(kill) = OOM_KILLS.get_ptr_mut((number % KILLS_LEN as u64) as u32) {
+    if let Some(kill) = OOM_KILLS.get_ptr_mut((number % u64::from(KILLS_LEN)) as u32) {
         set!(kill.at_ns = now());
         set!(kill.pid = pid);
         set!(kill.tag = maps::tag_of(pid));
@@ -242,7 +242,10 @@ fn stalled(stats: *mut MemoryStats, kind: u64, length: u64) {
         atomic(&raw mut (*stalls).ns, length);
         let bucket = hist::index(length);
         if bucket < hist::BUCKETS {
-            atomic((&raw mut (*stalls).hist).cast::<u64>().wrapping_add(bucket), 1);
+            atomic(
+                (&raw mut (*stalls).hist).cast::<u64>().wrapping_add(bucket),
+                1,
+            );
         }
     }
 }
