@@ -11,7 +11,7 @@ use headroom_agent::sampler::{Sampler, SamplerOptions, Window};
 use headroom_core::batch::{Chunk, ColumnData};
 use headroom_core::hist::Hist;
 use headroom_core::rows::EventRow;
-use squeeze::{GUEST_BYTES, Group, Guest, Swap, skipped};
+use squeeze::{Fragments, GUEST_BYTES, Group, Guest, Swap, skipped};
 
 /// One test at a time: they share the host's swap and counters.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -295,6 +295,55 @@ fn compaction_of_a_task_is_timed() {
     assert!(hist.total() >= 1);
     // Nearly all that the call did; others may compact at the same time.
     assert!(compacted > took / 2, "{compacted} of {took}");
+}
+
+/// A host whose free memory lies in single pages: a guest that wants huge ones
+/// stalls for compaction, or falls back.
+#[test]
+fn a_fragmented_host_stalls_its_guest() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !rustix::process::geteuid().is_root() {
+        skipped("not root");
+        return;
+    }
+    let Some(_fragments) = Fragments::new() else {
+        return;
+    };
+    let Some(group) = Group::new() else { return };
+    let mut sampler = sampler(AttachPolicy::Auto);
+    if let Some(reason) = sampler.degraded() {
+        squeeze::skip::<()>("bpf", reason);
+        return;
+    }
+    let Some(guest) = Guest::start("fragmented", &group) else {
+        return;
+    };
+    let vm = Some("fragmented");
+    let mut story = Story::default();
+    follow(&mut sampler, &mut story, "the guest", |story| {
+        !story.values("vm_memory", vm, "resident_bytes").is_empty()
+    });
+    guest.go();
+    follow(&mut sampler, &mut story, "a stall", |story| {
+        story.sum("host_memory", None, "compact_stall") > 0
+            && story.sum("host_memory", None, "thp_fault_fallback") > 0
+            && story.hist("vm_memory", vm, "compaction_hist").total() > 0
+            && story
+                .first("memory_compaction_stall", "fragmented")
+                .is_some()
+    });
+    let (ns, hist) = (
+        story.sum("vm_memory", vm, "compaction_ns"),
+        story.hist("vm_memory", vm, "compaction_hist"),
+    );
+    println!(
+        "compact_stall {} fallback {}; of the VM {ns} ns in {} zones, PSI {:?} ns",
+        story.sum("host_memory", None, "compact_stall"),
+        story.sum("host_memory", None, "thp_fault_fallback"),
+        hist.total(),
+        story.sum("vm_memory", vm, "psi_memory_some_ns")
+    );
+    assert!(ns > 0 && story.sum("host_memory", None, "compaction_ns") >= ns);
 }
 
 /// What the probes add: each stall's length, and exact times.

@@ -173,6 +173,55 @@ impl Drop for Swap {
     }
 }
 
+/// Files of one page each in a file system in memory, every second of which is
+/// gone again: half of the memory is free, in single pages. Unmounted on drop.
+pub struct Fragments(TempDir);
+
+impl Fragments {
+    /// Fills all but 128 MiB of a small host, such as a virtual machine;
+    /// `None` on a larger one.
+    pub fn new() -> Option<Self> {
+        const PAGE: [u8; 4096] = [1; 4096];
+        if meminfo("MemTotal") > 1536 << 20 {
+            skipped("this host has more than 1.5 GiB of memory: fragmenting it takes too much");
+            return None;
+        }
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut mount = Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", "size=100%", "none"]);
+        let mounted = mount.arg(dir.path()).status();
+        let fragments = Self(dir);
+        if !mounted.is_ok_and(|s| s.success()) {
+            skipped("tmpfs can't be mounted");
+            return None;
+        }
+        let file = |n: u32| fragments.0.path().join(n.to_string());
+        let mut files = 0;
+        while files % 256 != 0 || meminfo("MemAvailable") > 128 << 20 {
+            fs::write(file(files), PAGE).expect("file");
+            files += 1;
+        }
+        for n in (0..files).step_by(2) {
+            fs::remove_file(file(n)).expect("file");
+        }
+        Some(fragments)
+    }
+}
+
+impl Drop for Fragments {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+/// A figure of `/proc/meminfo`, bytes.
+fn meminfo(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").expect("meminfo");
+    let line = text.lines().find_map(|l| l.strip_prefix(name));
+    let kib = line.and_then(|l| l.split_ascii_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.expect("a figure") * 1024
+}
+
 /// Memory of the guest, all of which its vCPU writes to, over and over.
 pub const GUEST_BYTES: u64 = 320 << 20;
 
