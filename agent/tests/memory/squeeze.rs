@@ -188,7 +188,7 @@ impl Fragments {
         }
         let dir = tempfile::tempdir().expect("tempdir");
         let mut mount = Command::new("mount");
-        let mount = mount.args(["-t", "tmpfs", "-o", "size=100%", "none"]);
+        let mount = mount.args(["-t", "tmpfs", "-o", "size=100%,nr_inodes=0", "none"]);
         let mounted = mount.arg(dir.path()).status();
         let fragments = Self(dir);
         if !mounted.is_ok_and(|s| s.success()) {

@@ -243,9 +243,12 @@ impl Census<'_> {
     }
 }
 
-/// Kernel threads named after the VMM: `vhost-PID`, `kvm-pit/PID`.
+/// Kernel threads named after the VMM: `vhost-PID`, `kvm-pit/PID`, and
+/// `kvm-nx-lpage-recovery-PID`, which older kernels (6.1) put into its cgroup
+/// (`kvm_vm_worker_thread` in virt/kvm/kvm_main.c). A kernel thread's comm is
+/// not cut at 15 bytes since 5.17.
 fn kind_of_vm(kind: &str) -> bool {
-    kind == "vhost" || kind == "kvm-pit"
+    matches!(kind, "vhost" | "kvm-pit" | "kvm-nx-lpage-recovery")
 }
 
 #[cfg(test)]

@@ -80,7 +80,11 @@ fn libvirts_scope_is_the_vms() {
     fake.process(300, "odd (name) 1", 100, "");
     fake.process(400, "vhost-100", 2, "");
     fake.process(77, "vhost-nonsense", 2, "");
-    fake.write(&format!("v2{SCOPE}/cgroup.procs"), "200\n300\n400\n77\n");
+    fake.process(450, "kvm-nx-lpage-recovery-100", 2, "");
+    fake.write(
+        &format!("v2{SCOPE}/cgroup.procs"),
+        "200\n300\n400\n450\n77\n",
+    );
     assert!(fake.own(&mounts, 100).memory.is_some());
     // Another VM's kernel thread and a stranger do.
     fake.process(500, "vhost-999", 2, "");
