@@ -43,6 +43,8 @@ pub struct Raw {
     pub host: String,
     /// Whether to drop every capability once the probes are attached.
     pub drop_capabilities: bool,
+    /// Labels of VMs, a TOML file; empty: none.
+    pub labels: String,
 }
 
 impl Default for Raw {
@@ -56,6 +58,7 @@ impl Default for Raw {
             buffer: DEFAULT_BUFFER.into(),
             host: String::new(),
             drop_capabilities: true,
+            labels: String::new(),
         }
     }
 }
@@ -79,6 +82,8 @@ pub struct Config {
     pub host: String,
     /// Whether to drop every capability after attaching.
     pub drop_capabilities: bool,
+    /// Labels of VMs, see [`crate::inventory::Rules`]; it need not be there yet.
+    pub labels: Option<PathBuf>,
 }
 
 /// A key of the configuration is wrong.
@@ -123,6 +128,7 @@ impl Raw {
             collector: collector(self.collector)?,
             slots: slots(self.slots)?,
             host: host(self.host)?,
+            labels: labels(&self.labels)?,
             data_dir: self.data_dir,
             drop_capabilities: self.drop_capabilities,
         })
@@ -224,6 +230,20 @@ fn host(text: String) -> Result<String, ConfigError> {
     Ok(name)
 }
 
+/// A daemon's working directory is none that anybody would expect.
+fn labels(text: &str) -> Result<Option<PathBuf>, ConfigError> {
+    let path = PathBuf::from(text);
+    match (text.is_empty(), path.is_absolute()) {
+        (true, _) => Ok(None),
+        (_, true) => Ok(Some(path)),
+        _ => Err(error(
+            "agent.labels",
+            format!("{text:?} is no absolute path"),
+            "write it like \"/etc/headroom/labels.toml\", or \"\" for none",
+        )),
+    }
+}
+
 fn error(key: &str, problem: String, remedy: &'static str) -> ConfigError {
     ConfigError {
         key: key.into(),
@@ -262,6 +282,7 @@ mod tests {
         });
         check("agent.slots: ", |r| r.slots = 0);
         check("agent.host: ", |r| r.host = "a/b".into());
+        check("agent.labels: ", |r| r.labels = "labels.toml".into());
     }
 
     #[test]

@@ -33,11 +33,12 @@ pub struct VmKey {
 
 impl VmKey {
     /// Name of this run of the VM where no UUID tells: unique over reboots,
-    /// the same again after a restart of the agent.
+    /// the same again after a restart of the agent. The start alone is not
+    /// enough: two processes may start in one tick of 10 ms.
     #[must_use]
     pub fn started(&self) -> String {
         let boot = self.boot.get(..8).unwrap_or(&self.boot);
-        format!("{boot}.{}", self.start_ticks)
+        format!("{boot}.{}.{}", self.start_ticks, self.pid)
     }
 }
 
@@ -69,12 +70,19 @@ pub struct Vm {
     pub key: VmKey,
     /// What its command line says.
     pub info: Arc<VmInfo>,
-    /// Stable id for rows: the UUID, else `name@<start>`. A younger live
+    /// Stable id for rows: the UUID, else `name@` and [`VmKey::started`]. A younger live
     /// process of the same UUID (a live migration within the host) is
-    /// `uuid@<start>` until the older one is gone.
+    /// `uuid@` and the same until the older one is gone.
     pub id: String,
     /// Its threads, vCPUs and all others.
     pub threads: Vec<VmThread>,
+}
+
+/// Whether that process still is the one of the key, by its start.
+pub(crate) fn is_still(proc: &std::path::Path, key: &VmKey) -> bool {
+    proc::Proc::new(proc.into())
+        .stat(key.pid)
+        .is_some_and(|stat| stat.start_ticks == key.start_ticks)
 }
 
 /// Gives each VM its id; of several with one UUID the oldest keeps it.

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod clock;
 pub mod config;
 pub mod discover;
+pub mod inventory;
 mod memory;
 pub mod privilege;
 pub mod probe;
@@ -14,5 +15,6 @@ mod run;
 pub mod sampler;
 pub mod ship;
 pub mod source;
+pub mod topology;
 
 pub use run::{Prepared, main_blocking, prepare, run, run_prepared};

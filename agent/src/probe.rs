@@ -17,6 +17,7 @@ mod family;
 mod load;
 mod map;
 mod memory;
+mod net;
 mod node;
 mod object;
 mod reading;
@@ -36,6 +37,7 @@ pub use error::{HeaderError, ProbeError};
 pub use family::Attached;
 pub use load::EmptyPrograms;
 pub use memory::MemoryReader;
+pub use net::NetDrops;
 pub use object::{Header, check as check_object, embedded};
 pub use reading::{Reading, ThreadState};
 pub use slots::Slot;
@@ -270,6 +272,19 @@ impl Probes {
             to_ns: reading.at_ns,
         };
         blame::charge(&record, &wait, reading);
+    }
+
+    /// Whether a thread runs or is ready at this moment; `None` while no event
+    /// of it was seen. Cheaper than [`Probes::read`]: three words.
+    #[must_use]
+    pub fn active(&self, slot: &Slot) -> Option<bool> {
+        let (state, since_ns, woken_ns) = self.slots.glance(slot.number.into());
+        match state {
+            state::RUNNING | state::READY => Some(true),
+            state::SLEEPING => Some(woken_ns > since_ns),
+            state::UNKNOWN => None,
+            _ => Some(false),
+        }
     }
 
     /// Totals of each possible CPU since the probes were attached, an idle

@@ -1,11 +1,23 @@
 //! Once a second: find the VMs, register their threads, read them. Once a
 //! window: subtract and make rows.
 
+mod blame;
+mod cpus;
+mod families;
 mod host;
+mod inventory;
 mod memory;
+mod net;
+mod numa;
 mod numbers;
 mod observe;
+mod repeat;
 mod rows;
+mod sched;
+mod stat;
+mod steal;
+mod tasks;
+mod topology;
 mod track;
 pub mod window;
 
@@ -14,17 +26,25 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use headroom_core::batch::Chunk;
-use headroom_core::rows::{EventRow, HostRow, VcpuRow, VmRow};
+use headroom_core::rows::{BlameRow, EventRow, HostRow, VcpuRow, VmRow};
 
 use crate::clock;
 use crate::discover::{Discovery, Vm, VmKey};
 use crate::probe::{AttachPolicy, ProbeOptions, Probes};
 use crate::source::{HostSource, Mixed, ThreadSource as _};
+use blame::{Matrix, Waited};
+use cpus::Cpus;
 use host::{HostReader, HostReading};
+use inventory::{Book, InventoryFamily, Places};
 pub use memory::MemoryObserver;
+use net::Net;
+use numa::Numa;
 use numbers::Numbers;
 pub use observe::{FamilyStatus, Observer, ObserverEvent, Scene, SceneVm};
 pub use rows::Frame;
+use steal::Steal;
+use tasks::Tasks;
+use topology::TopologyFamily;
 use track::Tracked;
 
 /// VMs that have a number in the probes' maps at once.
@@ -41,8 +61,14 @@ pub struct SamplerOptions {
     pub attach: AttachPolicy,
     /// Where `/proc` is.
     pub proc: PathBuf,
+    /// Where `/sys` is.
+    pub sys: PathBuf,
     /// Where KVM's directory in debugfs is, if there is one.
     pub kvm_debug: PathBuf,
+    /// Where libvirt keeps the state of running domains, if it is there.
+    pub libvirt: PathBuf,
+    /// Labels of VMs; see [`crate::inventory::Rules`].
+    pub labels: Option<PathBuf>,
 }
 
 impl SamplerOptions {
@@ -55,7 +81,10 @@ impl SamplerOptions {
             slots,
             attach: AttachPolicy::Auto,
             proc: "/proc".into(),
+            sys: "/sys".into(),
             kvm_debug: "/sys/kernel/debug/kvm".into(),
+            libvirt: "/run/libvirt/qemu".into(),
+            labels: None,
         }
     }
 }
@@ -71,6 +100,8 @@ pub struct Window {
     pub hosts: Vec<HostRow>,
     /// What happened since the last window.
     pub events: Vec<EventRow>,
+    /// Who had the CPUs that the VMs waited for.
+    pub blame: Vec<BlameRow>,
     /// Rows of the other families.
     pub more: Vec<Chunk>,
 }
@@ -84,6 +115,7 @@ impl Window {
             Chunk::of(&self.vms),
             Chunk::of(&self.hosts),
             Chunk::of(&self.events),
+            Chunk::of(&self.blame),
         ];
         all.into_iter()
             .chain(self.more.iter().cloned())
@@ -105,7 +137,11 @@ pub struct Sampler<P: HostSource = Probes> {
     events: Vec<EventRow>,
     spool_dropped_rows: u64,
     observers: Vec<Box<dyn Observer>>,
+    book: Book,
     numbers: Numbers,
+    cpus: Option<Cpus>,
+    matrix: Matrix,
+    sampled_ns: u64,
 }
 
 impl Sampler<Probes> {
@@ -128,9 +164,25 @@ impl Sampler<Probes> {
         };
         let stalls = probes.as_mut().and_then(Probes::take_memory);
         let (host, proc) = (options.host.clone(), &options.proc);
-        let memory = MemoryObserver::new(host, proc, "/sys".as_ref(), stalls);
+        let memory = MemoryObserver::new(host, proc, &options.sys, stalls);
+        let observers: [Box<dyn Observer>; 5] = [
+            Box::new(Net::new(options.proc.clone(), options.attach)),
+            Box::new(Numa::new(options.proc.clone())),
+            Box::new(Steal::new()),
+            Box::new(Tasks::new(options.proc.clone())),
+            Box::new(memory),
+        ];
+        let topology = TopologyFamily::new(options.sys.clone(), options.proc.clone());
+        let places = Places {
+            proc: options.proc.clone(),
+            libvirt: options.libvirt.clone(),
+        };
+        let labels = options.labels.clone();
         let mut sampler = Self::with_source(options, probes, degraded);
-        sampler.observers.push(Box::new(memory));
+        let inventory = InventoryFamily::new(places, labels, sampler.book.clone());
+        sampler.observers.push(Box::new(topology));
+        sampler.observers.push(Box::new(inventory));
+        sampler.observers.extend(observers);
         sampler
     }
 }
@@ -144,6 +196,13 @@ impl<P: HostSource> Sampler<P> {
     ) -> Self {
         let source = Mixed::new(probes);
         let host_reader = HostReader::new();
+        let cpus = source.probes().map(|probes| {
+            let interrupts = probes
+                .families()
+                .iter()
+                .any(|f| f.family == "irq" && f.source.is_some());
+            Cpus::new(probes.cpus(), clock::monotonic_ns(), interrupts)
+        });
         let mut sampler = Self {
             host_base: host_reader.read(source.probes()),
             host: options.host,
@@ -156,7 +215,11 @@ impl<P: HostSource> Sampler<P> {
             events: Vec::new(),
             spool_dropped_rows: 0,
             observers: Vec::new(),
+            book: Book::default(),
             numbers: Numbers::new(MAX_VMS),
+            cpus,
+            matrix: Matrix::default(),
+            sampled_ns: clock::monotonic_ns(),
         };
         let subject = format!("host/{}", sampler.host);
         let detail = format!(
@@ -201,6 +264,11 @@ impl<P: HostSource> Sampler<P> {
         for (_, tracked) in gone {
             self.stopped(tracked);
         }
+        for vm in &vms {
+            if let Some(tracked) = self.live.get_mut(&vm.key) {
+                tracked.release_gone(vm, &mut self.source);
+            }
+        }
         for vm in vms {
             let mut tracked = self
                 .live
@@ -210,15 +278,32 @@ impl<P: HostSource> Sampler<P> {
             self.live.insert(tracked.vm.key.clone(), tracked);
         }
         let scene = scene(&self.live, &self.ended);
+        if let Some(probes) = self.source.probes() {
+            self.matrix.settle(&scene, &|victim| probes.blamed(victim));
+        }
         for observer in &mut self.observers {
             observer.tick(&scene);
             let happened = observer.take_events();
             self.events.extend(rows::event_rows(&self.host, happened));
         }
+        for problem in self.book.take_problems() {
+            self.event("labels_broken", format!("host/{}", self.host), problem);
+        }
         for name in self.discovery.take_nameless() {
             let detail = "its vCPU threads have no names: mount debugfs at /sys/kernel/debug, or start QEMU with -name …,debug-threads=on";
             tracing::warn!(vm = name, "vm not measured: its vcpu threads have no names");
             self.event("vm_unreadable", format!("vm/{name}"), detail.to_owned());
+        }
+    }
+
+    /// Between ticks, some twenty times a second: looks how many vCPUs of each
+    /// VM run or are ready at once. Reads memory only.
+    pub fn sample(&mut self) {
+        let now = clock::monotonic_ns();
+        let time_ns = now.saturating_sub(self.sampled_ns);
+        self.sampled_ns = now;
+        for tracked in self.live.values_mut() {
+            tracked.sample(time_ns, &self.source);
         }
     }
 
@@ -235,12 +320,34 @@ impl<P: HostSource> Sampler<P> {
             host: &self.host,
         };
         let mut skews = None;
+        let mut blamed = Vec::new();
         for tracked in self.live.values_mut().chain(&mut self.ended) {
             let vm = tracked.close_window();
             skews = rows::add(skews, vm.clock_skews);
+            let sched = sched::Sched::of(&vm);
+            out.more.extend(sched.rows(&frame, &tracked.vm));
+            blamed.extend(sched.victim.map(|victim| Waited {
+                key: tracked.vm.key.clone(),
+                victim,
+                open: vm.open_vms.clone(),
+            }));
+            let told = out.vms.len();
             rows::push_vm(&frame, &tracked.vm, vm, &mut out);
+            for row in &mut out.vms[told..] {
+                self.book.fill(&tracked.vm.key, row);
+            }
         }
         let scene = scene(&self.live, &self.ended);
+        if let Some(probes) = self.source.probes() {
+            out.blame = self
+                .matrix
+                .window(&frame, &scene, &blamed, &|victim| probes.blamed(victim));
+            if let Some(cpus) = &mut self.cpus {
+                out.more
+                    .extend(cpus.rows(&frame, probes.cpus(), clock::monotonic_ns()));
+            }
+        }
+        out.more.push(families::rows(&frame, &self.families()));
         for observer in &mut self.observers {
             out.more.extend(observer.window(&frame, &scene));
             let happened = observer.take_events();
@@ -268,6 +375,21 @@ impl<P: HostSource> Sampler<P> {
             tracked.claim_free_slots(&mut self.source);
         }
         out
+    }
+
+    /// How far each family of measurements works.
+    #[must_use]
+    pub fn families(&self) -> Vec<FamilyStatus> {
+        let probes = match (self.source.probes(), &self.degraded) {
+            (Some(probes), _) => probes.families(),
+            (None, reason) => vec![FamilyStatus {
+                family: "sched",
+                source: Some(self.source.name().to_owned()),
+                reason: reason.clone(),
+            }],
+        };
+        let others = self.observers.iter().flat_map(|o| o.status());
+        probes.into_iter().chain(others).collect()
     }
 
     fn started(&mut self, vm: &Vm) -> Tracked<P> {

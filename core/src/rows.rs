@@ -77,8 +77,18 @@ macro_rules! table {
 
 mod advice;
 mod host;
+mod inventory;
 mod memory;
+mod net;
+mod numa;
+mod overhead;
+mod sched;
 
 pub use advice::*;
 pub use host::*;
+pub use inventory::*;
 pub use memory::*;
+pub use net::*;
+pub use numa::*;
+pub use overhead::*;
+pub use sched::*;

@@ -163,10 +163,15 @@ mod tests {
     }
 
     #[test]
-    fn the_object_has_both_kinds_of_programs_and_four_maps() {
+    fn the_object_has_both_kinds_of_programs_and_its_maps() {
         let root = crate::root().unwrap();
         let shape = Shape::of(&Committed::read(&root).unwrap().object).unwrap();
-        for hook in ["sched_wakeup", "sched_wakeup_new", "sched_switch"] {
+        for hook in [
+            "sched_wakeup",
+            "sched_wakeup_new",
+            "sched_switch",
+            "kfree_skb",
+        ] {
             for kind in ["tp_btf", "raw_tp"] {
                 assert!(
                     shape.programs.contains(&format!("{kind}/{hook}")),
@@ -175,7 +180,15 @@ mod tests {
             }
         }
         let maps: Vec<_> = shape.maps.keys().map(String::as_str).collect();
-        assert_eq!(maps, ["CPU_NODES", "CPU_STATS", "PID_SLOTS", "SLOT_STATS"]);
+        let expected = [
+            "CPU_NODES",
+            "CPU_STATS",
+            "NET_DROPS",
+            "NET_LOST",
+            "PID_SLOTS",
+            "SLOT_STATS",
+        ];
+        assert_eq!(maps, expected);
     }
 
     #[test]

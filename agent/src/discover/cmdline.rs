@@ -1,5 +1,7 @@
 //! What the command line of a VMM says about its VM. Pure functions.
 
+use std::collections::BTreeMap;
+
 /// Program that runs a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vmm {
@@ -83,6 +85,29 @@ pub fn parse(vmm: Vmm, args: &[String], pid: u32) -> VmInfo {
         Vmm::CloudHypervisor => other(args, pid, "cloud-hypervisor", "--platform"),
         Vmm::Other => VmInfo::stranger(args.first().map_or("kvm", String::as_str), pid),
     }
+}
+
+/// What else QEMU's arguments tell that is worth a label: the system fields of
+/// SMBIOS, and Proxmox's number. OEM strings (type 11) are left alone: they
+/// carry credentials.
+#[must_use]
+pub fn tags(args: &[String]) -> BTreeMap<String, String> {
+    const FIELDS: [&str; 5] = ["manufacturer", "product", "version", "sku", "family"];
+    let system = values(args, "smbios").find(|v| key(v, "type") == Some("1"));
+    let fields = parts(system.unwrap_or_default()).into_iter();
+    let mut tags: BTreeMap<String, String> = fields
+        .filter_map(|part| {
+            let (field, value) = part.split_once('=')?;
+            // KubeVirt writes None for what is not set.
+            let tells = FIELDS.contains(&field) && !matches!(value, "" | "None");
+            tells.then(|| (format!("smbios_{field}"), value.to_owned()))
+        })
+        .collect();
+    let vmid = values(args, "id")
+        .last()
+        .filter(|id| id.parse::<u32>().is_ok());
+    tags.extend(vmid.map(|id| ("proxmox_vmid".to_owned(), id.to_owned())));
+    tags
 }
 
 fn qemu(args: &[String], pid: u32) -> VmInfo {
@@ -179,6 +204,24 @@ fn flag<'a>(args: &'a [String], flag: &str) -> Option<&'a str> {
 fn key<'a>(list: &'a str, key: &str) -> Option<&'a str> {
     list.split(',')
         .find_map(|part| part.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// Parts of a list in which a doubled comma is one within a value.
+fn parts(list: &str) -> Vec<String> {
+    let mut all = vec![String::new()];
+    let mut chars = list.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, all.last_mut()) {
+            (',', Some(part)) if chars.peek() == Some(&',') => {
+                chars.next();
+                part.push(',');
+            }
+            (',', _) => all.push(String::new()),
+            (c, Some(part)) => part.push(c),
+            (_, None) => {}
+        }
+    }
+    all
 }
 
 /// `key`'s value, else the first part, which needs no key.

@@ -51,6 +51,8 @@ struct Process {
     key: VmKey,
     info: Arc<VmInfo>,
     threads: HashMap<u32, Thread>,
+    /// Whether the vCPU threads of the last scan are all gone.
+    replaced: bool,
     /// Whether its vCPU threads have no names of their own.
     asks_kvm: bool,
     nameless_scans: u8,
@@ -142,17 +144,20 @@ impl Discovery {
     }
 
     fn visit(&mut self, entry: &Entry) {
-        let fresh = match self.known.get_mut(&entry.id) {
-            Some(known) => match known.still(entry, &self.proc) {
-                true => {
+        let old = match self.known.get_mut(&entry.id) {
+            Some(known) => {
+                if known.still(entry, &self.proc) {
                     known.seen = true;
                     return;
                 }
-                false => self.examine(entry),
-            },
-            None => self.examine(entry),
+                known.what.key().cloned()
+            }
+            None => None,
         };
-        match fresh {
+        // Another VM with the key of the one before, as after execution of
+        // another VMM in its process: one scan without any tells them apart.
+        let another = |what: &What| old.is_none() || what.key() != old.as_ref();
+        match self.examine(entry).filter(another) {
             Some(what) => self.known.insert(
                 entry.id,
                 Known {
@@ -199,7 +204,18 @@ impl Discovery {
         };
         let info = cmdline::parse(vmm, &args, pid);
         let process = Process::new(vmm, &self.boot, pid, stat.start_ticks, info);
-        Some(What::Vmm(Box::new(process)))
+        // The number may have become another process's between the two reads.
+        let same = self.proc.stat(pid)?.start_ticks == stat.start_ticks;
+        same.then(|| What::Vmm(Box::new(process)))
+    }
+}
+
+impl What {
+    fn key(&self) -> Option<&VmKey> {
+        match self {
+            Self::Vmm(process) => Some(&process.key),
+            Self::KernelThread { .. } | Self::Other { .. } => None,
+        }
     }
 }
 
@@ -207,16 +223,19 @@ impl Known {
     /// Whether the entry is still the process that was examined.
     fn still(&mut self, entry: &Entry, proc: &Proc) -> bool {
         let same_inode = std::mem::replace(&mut self.inode, entry.inode) == entry.inode;
-        match &self.what {
+        match &mut self.what {
             What::KernelThread { .. } => same_inode,
             What::Other { comm } => {
                 same_inode && proc.comm(entry.id).as_ref() == Some(comm) && !may_exec_vmm(comm)
             }
+            // Ticks are 10 ms long: the start alone does not tell processes
+            // apart whose number was reused at once.
             What::Vmm(p) => {
-                same_inode
-                    || proc
+                (same_inode && !p.replaced)
+                    || (proc
                         .stat(entry.id)
                         .is_some_and(|s| s.start_ticks == p.key.start_ticks)
+                        && p.has_same_arguments(proc))
             }
         }
     }
@@ -241,9 +260,21 @@ impl Process {
             key,
             info: Arc::new(info),
             threads: HashMap::new(),
+            replaced: false,
             asks_kvm: false,
             nameless_scans: 0,
         }
+    }
+
+    /// Whether the command line still describes this VM.
+    fn has_same_arguments(&self, proc: &Proc) -> bool {
+        if self.vmm == Vmm::Other {
+            return true;
+        }
+        let pid = self.key.pid;
+        proc.cmdline(pid).is_some_and(|bytes| {
+            cmdline::parse(self.vmm, &cmdline::split(&bytes), pid) == *self.info
+        })
     }
 
     /// Tells vCPU threads without names by KVM's own word. Once that was
@@ -265,6 +296,7 @@ impl Process {
 
     fn read_threads(&mut self, proc: &Proc) {
         let pid = self.key.pid;
+        let before = self.vcpus();
         self.threads.values_mut().for_each(|t| t.seen = false);
         for entry in proc.threads(pid) {
             let same = |t: &Thread| {
@@ -301,6 +333,18 @@ impl Process {
             }
         }
         self.threads.retain(|_, t| t.seen);
+        // A VM keeps its first vCPU as long as it lives. If all are gone, it
+        // is gone, and what runs in its process now is looked at again.
+        let kept = |key: &ThreadKey| self.threads.get(&key.tid).is_some_and(|t| t.key == *key);
+        self.replaced = !before.is_empty() && !before.iter().any(kept);
+    }
+
+    fn vcpus(&self) -> Vec<ThreadKey> {
+        let vcpus = self.threads.values();
+        vcpus
+            .filter(|t| matches!(t.role, Role::Vcpu(_)))
+            .map(|t| t.key)
+            .collect()
     }
 
     fn has_vcpu(&self) -> bool {
@@ -312,7 +356,7 @@ impl Process {
     /// The VM, once a vCPU runs: a VMM asked for its version, a capability
     /// probe and the child that QEMU forks to run a script have none.
     fn vm(&self, vhosts: &HashMap<u32, Vec<VmThread>>) -> Option<Vm> {
-        if !self.has_vcpu() {
+        if self.replaced || !self.has_vcpu() {
             return None;
         }
         let pid = self.key.pid;
@@ -325,7 +369,11 @@ impl Process {
                 role: t.role,
             })
             .collect();
-        all.extend(vhosts.get(&pid).into_iter().flatten());
+        // A worker is named after the thread that became its owner, and
+        // cannot be older than its VMM: else the number was another's.
+        let workers = self.threads.keys().filter_map(|tid| vhosts.get(tid));
+        let own = |worker: &&VmThread| worker.key.start_ticks >= self.key.start_ticks;
+        all.extend(workers.flatten().filter(own));
         all.sort_by_key(|t| (t.role, t.key));
         Some(Vm {
             key: self.key.clone(),

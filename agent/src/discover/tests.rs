@@ -5,6 +5,8 @@ use super::fake::FakeProc;
 use super::threads::{role, vhost_owner};
 use super::*;
 
+mod reuse;
+
 /// Splits a command line at blanks; `~` stands for a blank within an argument.
 fn args(line: &str) -> Vec<String> {
     line.split_whitespace()
@@ -300,7 +302,7 @@ fn a_reused_pid_is_another_vm() {
     let second = discovery.scan();
     assert_eq!(
         (first[0].id.as_str(), second[0].id.as_str()),
-        ("a@0a1b2c3d.100", "b@0a1b2c3d.200")
+        ("a@0a1b2c3d.100.50", "b@0a1b2c3d.200.50")
     );
     assert_ne!(first[0].key, second[0].key);
     assert_ne!(first[0].threads[0].key, second[0].threads[0].key);
@@ -349,7 +351,7 @@ fn two_processes_of_one_uuid_do_not_mix() {
     assert_eq!((vms[0].key.pid, vms[0].id.as_str()), (50, UUID));
     assert_eq!(
         (vms[1].key.pid, vms[1].id.clone()),
-        (40, format!("{UUID}@0a1b2c3d.900"))
+        (40, format!("{UUID}@0a1b2c3d.900.40"))
     );
     // The source of the migration is gone: the target goes on as the VM.
     fake.remove("50");

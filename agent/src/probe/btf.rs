@@ -13,6 +13,7 @@ pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
 /// Names and qualifiers: typedef, volatile, const, restrict.
 const KIND_TYPEDEF: u32 = 8;
 const KIND_RESTRICT: u32 = 11;
@@ -112,6 +113,51 @@ impl Offsets {
 pub fn offsets() -> Result<Offsets, ProbeError> {
     let bytes = fs::read(PATH).map_err(|source| ProbeError::NoKernelBtf { path: PATH, source })?;
     find(&bytes).map_err(|problem| ProbeError::KernelBtf { problem })
+}
+
+/// What the program of queue drops must know of this kernel; offsets in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetOffsets {
+    /// `SKB_DROP_REASON_FULL_RING`, since 5.18.
+    pub full_ring: u32,
+    /// Of `sk_buff.dev`.
+    pub skb_dev: u32,
+    /// Of `sk_buff.queue_mapping`.
+    pub skb_queue: u32,
+    /// Of `net_device.ifindex`.
+    pub dev_ifindex: u32,
+    /// Of `net_device.nd_net`.
+    pub dev_net: u32,
+    /// Of `net.ns.inum`.
+    pub net_inum: u32,
+}
+
+/// Reads them.
+///
+/// # Errors
+/// No BTF, or a kernel without the reason or with other structures.
+pub fn net_offsets() -> Result<NetOffsets, ProbeError> {
+    let bytes = fs::read(PATH).map_err(|source| ProbeError::NoKernelBtf { path: PATH, source })?;
+    find_net(&bytes).map_err(|problem| ProbeError::KernelBtf { problem })
+}
+
+fn find_net(bytes: &[u8]) -> Result<NetOffsets, String> {
+    let types = Types::parse(bytes).ok_or("truncated or of an unknown format")?;
+    let arguments = types.tracepoint_arguments("kfree_skb");
+    if arguments.is_none_or(|n| n < 3) {
+        return Err("the tracepoint kfree_skb tells no reason (kernel 5.17)".to_owned());
+    }
+    let field = |of: &str, path: &str| types.offset(of, path);
+    Ok(NetOffsets {
+        full_ring: types
+            .enumerator("SKB_DROP_REASON_FULL_RING")
+            .ok_or("taps drop without a reason (kernel 5.18)")?,
+        skb_dev: field("sk_buff", "dev")?,
+        skb_queue: field("sk_buff", "queue_mapping")?,
+        dev_ifindex: field("net_device", "ifindex")?,
+        dev_net: field("net_device", "nd_net")?,
+        net_inum: field("net", "ns.inum")?,
+    })
 }
 
 fn find(bytes: &[u8]) -> Result<Offsets, String> {
@@ -285,6 +331,15 @@ impl<'a> Types<'a> {
             self.member(inner, name, depth + 1)
                 .map(|(bits, type_id)| (offset + bits, type_id))
         })
+    }
+
+    /// Value of a name in any enumeration.
+    fn enumerator(&self, name: &str) -> Option<u32> {
+        let enums = self.types.iter().filter(|t| t.kind() == KIND_ENUM);
+        enums
+            .flat_map(|t| t.extra.chunks_exact(8))
+            .find(|e| word(e, 0).is_some_and(|n| self.name(n) == name.as_bytes()))
+            .and_then(|e| word(e, 4))
     }
 
     /// Arguments of a tracepoint, the leading data pointer not counted.

@@ -45,8 +45,8 @@ pub const IRQ: Family = Family {
 };
 
 /// Reclaim, what it writes, and OOM kills. Ends before beginnings.
-pub const MEMORY: Family = Family {
-    name: "memory",
+pub const RECLAIM: Family = Family {
+    name: "reclaim",
     hooks: &[
         "mm_vmscan_direct_reclaim_end",
         "mm_vmscan_memcg_reclaim_end",

@@ -117,9 +117,9 @@ fn others(ebpf: &mut Ebpf, policy: AttachPolicy, kernel: &Kernel) -> Vec<Attache
         ),
         _ => attach(&family::IRQ),
     };
-    let memory = attach(&family::MEMORY);
+    let reclaim = attach(&family::RECLAIM);
     let compaction = attach(&family::COMPACTION);
-    vec![numa, irq, memory, compaction]
+    vec![numa, irq, reclaim, compaction]
 }
 
 /// The reader of the memory families; `None` where neither is attached.
@@ -129,7 +129,7 @@ fn memory_reader(
     sizes: &Sizes,
 ) -> Result<Option<MemoryReader>, ProbeError> {
     let source = |of: &Family| families.iter().find(|f| f.family == of.name)?.source;
-    let (reclaim, compaction) = (source(&family::MEMORY), source(&family::COMPACTION));
+    let (reclaim, compaction) = (source(&family::RECLAIM), source(&family::COMPACTION));
     if reclaim.is_none() && compaction.is_none() {
         return Ok(None);
     }

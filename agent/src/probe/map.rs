@@ -192,6 +192,22 @@ impl Mapped<SlotStats> {
     }
 }
 
+impl Mapped<SlotStats> {
+    /// State, its beginning, and the last wake-up of a thread, each for itself:
+    /// good enough for a sample.
+    pub fn glance(&self, slot: usize) -> (u32, u64, u64) {
+        let stats = self.element(slot);
+        // SAFETY: aligned fields of an element within the mapping.
+        unsafe {
+            (
+                (&raw const (*stats).state).read_volatile(),
+                (&raw const (*stats).since_ns).read_volatile(),
+                (&raw const (*stats).woken_ns).read_volatile(),
+            )
+        }
+    }
+}
+
 impl Mapped<CpuStats> {
     /// A CPU's totals, the open segment included.
     pub fn totals(&self, cpu: usize) -> CpuStats {

@@ -4,7 +4,7 @@ use headroom_abi::memory::{KILLS_LEN, MemoryStats, OomKill};
 
 use crate::probe::map::Mapped;
 
-/// Reads what the programs of the families `memory` and `compaction` count; they
+/// Reads what the programs of the families `reclaim` and `compaction` count; they
 /// count as long as the [`super::Probes`] live that it comes from.
 pub struct MemoryReader {
     pub(super) reclaim: Option<&'static str>,

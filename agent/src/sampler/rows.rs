@@ -55,7 +55,7 @@ fn vcpu_row(frame: &Frame<'_>, vm: &Vm, n: u32, vcpu: &VcpuDelta) -> VcpuRow {
         ready_ns: int(d.ready_ns),
         ready_wake_ns: detail.map(|d| int(d.ready_wake_ns)),
         ready_preempt_ns: detail.map(|d| int(d.ready_preempt_ns)),
-        throttled_ns: None,
+        throttled_ns: d.throttled_ns.map(int),
         wait_ns: int(d.wait_ns),
         ready_ratio: ratio(d.ready_ns, d.window_ns),
         ready_max_ns: detail.map(|d| int(d.ready_max_ns)),
@@ -68,7 +68,8 @@ fn vcpu_row(frame: &Frame<'_>, vm: &Vm, n: u32, vcpu: &VcpuDelta) -> VcpuRow {
     }
 }
 
-/// The VM's window is its longest vCPU's; run + ready + wait = window · vcpus,
+/// The VM's window is its longest vCPU's; run + ready + throttled + wait =
+/// window · vcpus,
 /// so the time before a vCPU was plugged in counts as waiting.
 fn vm_row(frame: &Frame<'_>, vm: &Vm, vcpus: &[(u32, VcpuDelta)]) -> VmRow {
     let deltas = || vcpus.iter().map(|(_, v)| &v.delta);
@@ -78,6 +79,7 @@ fn vm_row(frame: &Frame<'_>, vm: &Vm, vcpus: &[(u32, VcpuDelta)]) -> VmRow {
         total(deltas(), |d| d.run_ns),
         total(deltas(), |d| d.ready_ns),
     );
+    let throttled_ns = deltas().try_fold(0, |sum, d| Some(sum + d.throttled_ns?));
     let worst = deltas().map(|d| d.ready_ns).max().unwrap_or(0);
     let by = |f: fn(&DeltaDetail) -> Option<u64>| all(deltas(), f).map(int);
     let schedstat = vcpus.iter().find(|(_, v)| v.source == SCHEDSTAT);
@@ -95,8 +97,8 @@ fn vm_row(frame: &Frame<'_>, vm: &Vm, vcpus: &[(u32, VcpuDelta)]) -> VmRow {
         ready_ns: int(ready_ns),
         ready_wake_ns: by(|d| Some(d.ready_wake_ns)),
         ready_preempt_ns: by(|d| Some(d.ready_preempt_ns)),
-        throttled_ns: None,
-        wait_ns: int(provisioned.saturating_sub(run_ns + ready_ns)),
+        throttled_ns: throttled_ns.map(int),
+        wait_ns: int(provisioned.saturating_sub(run_ns + ready_ns + throttled_ns.unwrap_or(0))),
         ready_ratio: ratio(ready_ns, provisioned),
         ready_max_ratio: ratio(worst, window_ns),
         ready_hist: merged(deltas()).map(|h| h.encode()),
@@ -187,7 +189,7 @@ pub fn count(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn ratio(part: u64, whole: u64) -> f64 {
+pub fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         return 0.0;
     }

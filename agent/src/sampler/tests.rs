@@ -92,6 +92,10 @@ impl HostSource for Script {
         Vec::new()
     }
 
+    fn active(&self, _: &u32) -> Option<bool> {
+        Some(true)
+    }
+
     fn families(&self) -> Vec<FamilyStatus> {
         Vec::new()
     }
@@ -322,6 +326,73 @@ fn a_late_named_vcpu_is_no_emulator_for_long() {
         610_000_000
     );
     assert_eq!(window.vms[0].emulator_run_ns, 0);
+}
+
+/// A directory that another process's will take the place of, kept so that
+/// the new one gets another inode, as in the kernel.
+fn forget(proc: &FakeProc, path: &str) {
+    std::fs::create_dir_all(proc.path().join("old")).unwrap();
+    let to = proc.path().join("old").join(path.replace('/', "."));
+    std::fs::rename(proc.path().join(path), to).unwrap();
+}
+
+#[test]
+fn a_thread_id_goes_from_one_live_vm_to_another() {
+    let (proc, script) = (FakeProc::new(), Script::new(100));
+    vm(&proc, 50, "a", 100);
+    vm(&proc, 60, "b", 200);
+    proc.thread(60, 69, "CPU 2/KVM", 200);
+    let mut sampler = sampler(&proc, &script);
+    sampler.tick();
+    script.second(&[(69, 700, 0)]);
+    sampler.tick();
+    // a, which is looked at first, gets the number before b gave it back.
+    forget(&proc, "60/task/69");
+    proc.thread(50, 69, "CPU 2/KVM", 300);
+    sampler.tick();
+    script.second(&[(69, 20, 0)]);
+    sampler.tick();
+    let window = sampler.window(1);
+    let of = |name: &str| {
+        let rows = window.vcpus.iter();
+        let mut rows = rows.filter(|v| v.vm_name == name && v.vcpu == 2);
+        rows.next()
+            .map(|v| (v.tid, v.run_ns, v.source.as_str()))
+            .unwrap()
+    };
+    assert_eq!(of("a"), (69, 20_000_000, "tp_btf"));
+    assert_eq!(of("b"), (69, 700_000_000, "tp_btf"));
+}
+
+#[test]
+fn a_vm_replaced_between_two_scans_by_one_of_the_same_uuid() {
+    const UUID: &str = "5a9fc181-957e-5c32-9e5a-2de5e9673531";
+    let (proc, script) = (FakeProc::new(), Script::new(100));
+    let start = |ticks| {
+        let cmdline = format!("qemu-system-x86_64 -m 64 -name guest=a -uuid {UUID}");
+        proc.process(50, "qemu-system-x86", ticks, &cmdline);
+        proc.thread(50, 51, "CPU 0/KVM", ticks);
+    };
+    start(100);
+    let mut sampler = sampler(&proc, &script);
+    sampler.tick();
+    script.second(&[(51, 900, 0)]);
+    sampler.tick();
+    // Even the numbers of process and thread are the same.
+    forget(&proc, "50");
+    start(300);
+    sampler.tick();
+    script.second(&[(51, 30, 0)]);
+    sampler.tick();
+    let window = sampler.window(1);
+    let mut runs: Vec<i64> = window.vms.iter().map(|v| v.run_ns).collect();
+    runs.sort_unstable();
+    assert_eq!(runs, [30_000_000, 900_000_000]);
+    assert!(window.vms.iter().all(|v| v.vm_id == UUID));
+    assert_eq!(
+        kinds(&window),
+        ["agent_started", "vm_started", "vm_stopped", "vm_started"]
+    );
 }
 
 #[test]

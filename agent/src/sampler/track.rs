@@ -16,6 +16,7 @@ pub struct Tracked<P: HostSource> {
     pub number: Option<u16>,
     threads: BTreeMap<ThreadKey, Thread<P::Handle>>,
     closed: VmDelta,
+    concurrency: BTreeMap<usize, u64>,
 }
 
 struct Thread<H> {
@@ -24,6 +25,8 @@ struct Thread<H> {
     role: Role,
     base: Reading,
     last: Reading,
+    /// Whether it ran for most of the time between the last two readings.
+    ran: bool,
 }
 
 /// What the threads of a VM did in one window.
@@ -37,6 +40,10 @@ pub struct VmDelta {
     pub emulator: (u64, u64),
     /// Events out of order over all threads.
     pub clock_skews: Option<u64>,
+    /// What open waits of vCPUs add to the matrix of who waited for whom.
+    pub open_vms: Vec<(u16, u64)>,
+    /// Time in which so many vCPUs ran or were ready at once, ns.
+    pub concurrency: BTreeMap<usize, u64>,
 }
 
 /// One vCPU in one window.
@@ -56,21 +63,27 @@ impl<P: HostSource> Tracked<P> {
             number,
             threads: BTreeMap::new(),
             closed: VmDelta::default(),
+            concurrency: BTreeMap::new(),
         }
     }
 
-    /// Takes over what a scan saw: registers new threads, releases those that
-    /// ended, reads all.
-    pub fn update(&mut self, vm: Vm, source: &mut Mixed<P>) {
-        // Those that ended first: a new thread may already have their number.
+    /// Releases the threads that a scan saw no more.
+    pub fn release_gone(&mut self, vm: &Vm, source: &mut Mixed<P>) {
         let seen: BTreeSet<ThreadKey> = vm.threads.iter().map(|t| t.key).collect();
-        let (mut before, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.threads)
-                .into_iter()
-                .partition(|(key, _)| seen.contains(key));
+        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.threads)
+            .into_iter()
+            .partition(|(key, _)| seen.contains(key));
+        self.threads = kept;
         for (key, thread) in gone {
             self.close(key, thread, source);
         }
+    }
+
+    /// Takes over what a scan saw: registers new threads and reads all. Those
+    /// that ended are to be released before, of all VMs: a new thread may
+    /// already have their number.
+    pub fn update(&mut self, vm: Vm, source: &mut Mixed<P>) {
+        let mut before = std::mem::take(&mut self.threads);
         for seen in &vm.threads {
             let thread = match before.remove(&seen.key) {
                 Some(mut thread) if thread.role != seen.role => {
@@ -87,6 +100,9 @@ impl<P: HostSource> Tracked<P> {
                 }
                 Some(mut thread) => {
                     if let Some(reading) = source.read(&thread.handle) {
+                        let time = reading.at_ns.saturating_sub(thread.last.at_ns);
+                        let ran = reading.run_ns.saturating_sub(thread.last.run_ns);
+                        thread.ran = ran > time / 2;
                         thread.last = reading;
                     }
                     Some(thread)
@@ -111,8 +127,28 @@ impl<P: HostSource> Tracked<P> {
         let mut out = std::mem::take(&mut self.closed);
         for (key, thread) in &mut self.threads {
             out.add(key.tid, thread);
+            if let (Role::Vcpu(_), Some(detail)) = (thread.role, &thread.last.detail) {
+                out.open_vms.extend(&detail.open_vms);
+            }
         }
+        out.concurrency = std::mem::take(&mut self.concurrency);
         out
+    }
+
+    /// Notes how many vCPUs run or are ready, for the `time_ns` since the last
+    /// call. Nothing for a VM with a vCPU that the probes do not see.
+    pub fn sample(&mut self, time_ns: u64, source: &Mixed<P>) {
+        let mut active = 0;
+        for thread in self.threads.values() {
+            if !matches!(thread.role, Role::Vcpu(_)) {
+                continue;
+            }
+            if matches!(thread.handle, MixedThread::Schedstat(_)) {
+                return;
+            }
+            active += usize::from(source.active(&thread.handle).unwrap_or(thread.ran));
+        }
+        *self.concurrency.entry(active).or_default() += time_ns;
     }
 
     /// vCPU threads now.
@@ -172,6 +208,7 @@ impl<H> Thread<H> {
             source: source.source_of(&handle),
             handle,
             role: seen.role,
+            ran: false,
             last: base.clone(),
             base,
         })

@@ -45,6 +45,8 @@ pub struct DeltaDetail {
     pub blame_ns: [u64; KINDS],
     /// Moves by the NUMA balancer; `None` on a host with one node.
     pub numa_moves: Option<u64>,
+    /// A task of the host behind much of the waits so far, 0 for none.
+    pub host_pid: u32,
     /// Waits that ended.
     pub hist: Hist,
 }
@@ -79,6 +81,7 @@ impl DeltaDetail {
             node_migrations: sum(self.node_migrations, later.node_migrations),
             blame_ns: std::array::from_fn(|k| self.blame_ns[k] + later.blame_ns[k]),
             numa_moves: sum(self.numa_moves, later.numa_moves),
+            host_pid: later.host_pid,
             hist: self.hist,
         }
     }
@@ -167,6 +170,7 @@ fn detail(base: &Detail, end: &Detail, ready_room: u64) -> DeltaDetail {
             .numa_moves
             .zip(base.numa_moves)
             .map(|(e, b)| e.saturating_sub(b)),
+        host_pid: end.host_pid,
         hist,
     }
 }

@@ -13,6 +13,8 @@ pub trait HostSource: ThreadSource {
     /// Time that a VM waited while each other one ran, by their numbers,
     /// cumulative; see [`Detail::open_vms`](super::Detail::open_vms).
     fn blamed(&self, victim: u16) -> Vec<(u16, u64)>;
+    /// Whether a thread runs or is ready now; `None` while that is not known.
+    fn active(&self, handle: &Self::Handle) -> Option<bool>;
     /// How far each family of programs got.
     fn families(&self) -> Vec<FamilyStatus>;
     /// Slots in use.
@@ -49,6 +51,15 @@ impl<P: HostSource> Mixed<P> {
     /// The probes, where they are attached.
     pub const fn probes(&self) -> Option<&P> {
         self.probes.as_ref()
+    }
+
+    /// Whether a thread runs or is ready now; `None` without a slot or while
+    /// that is not known.
+    pub fn active(&self, thread: &MixedThread<P::Handle>) -> Option<bool> {
+        match thread {
+            MixedThread::Probes(handle) => self.probes.as_ref()?.active(handle),
+            MixedThread::Schedstat(_) => None,
+        }
     }
 
     /// Whether a thread without a slot could get one.

@@ -42,6 +42,10 @@ impl HostSource for Probes {
         Self::blamed(self, victim)
     }
 
+    fn active(&self, slot: &Slot) -> Option<bool> {
+        Self::active(self, slot)
+    }
+
     fn families(&self) -> Vec<FamilyStatus> {
         let status = |family: &probe::Attached| FamilyStatus {
             family: family.family,

@@ -19,8 +19,11 @@ struct Agent(Child);
 impl Agent {
     fn start(collector: SocketAddr, data_dir: &Path) -> Self {
         let config = data_dir.join("headroom.toml");
+        let labels = data_dir.join("labels.toml");
+        let rules = "[defaults]\nregion = \"eu\"\n[[vm]]\nglob = \"*\"\ntenant = \"acme\"\nproject = \"shop\"\nvm_type = \"tiny\"\n";
+        std::fs::write(&labels, rules).expect("labels");
         let text = format!(
-            "[agent]\ncollector = \"{collector}\"\ninterval = \"1s\"\ndata_dir = {data_dir:?}\nhost = \"here\"\n"
+            "[agent]\ncollector = \"{collector}\"\ninterval = \"1s\"\ndata_dir = {data_dir:?}\nhost = \"here\"\nlabels = {labels:?}\n"
         );
         std::fs::write(&config, text).expect("config");
         let mut command = Command::new(env!("CARGO_BIN_EXE_headroom-agent"));
@@ -124,19 +127,10 @@ async fn works_without_capabilities() {
         .expect("host row");
     println!("{source}, resident {} KiB with 4 VMs", agent.rss_kib());
     let all = batches(&store);
-    let chunks = all
-        .iter()
-        .flat_map(|b| &b.chunks)
-        .filter(|c| c.table.name == "vcpus");
-    let sources: Vec<String> = chunks
-        .filter_map(|c| match &c.columns[c.table.position("source")?] {
-            ColumnData::Text(values) => Some(values.iter().flatten().cloned().collect::<Vec<_>>()),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let sources = texts(&all, "vcpus", "source");
     assert!(sources.iter().all(|s| *s == source), "{sources:?}");
     wire_size(&store);
+    who_they_are(&all);
     drop(guests);
     let stopped = || {
         texts(&batches(&store), "events", "kind")
@@ -161,6 +155,29 @@ async fn works_without_capabilities() {
     );
     windows_end_at_whole_seconds(&batches(&store));
     server.kill().await;
+}
+
+/// Rows A16 and A17: what was there before the capabilities went still is.
+fn who_they_are(batches: &[Batch]) {
+    let all = |table, column| texts(batches, table, column);
+    for column in ["tenant", "project", "vm_type"] {
+        let (vms, inventory) = (all("vms", column), all("inventory", column));
+        assert_eq!(vms.len(), all("vms", "vm_id").len(), "{column}");
+        assert!(inventory.len() >= 4, "{column}: {inventory:?}");
+    }
+    assert!(all("vms", "tenant").iter().all(|t| t == "acme"));
+    assert!(all("inventory", "region").iter().all(|r| r == "eu"));
+    let known = all("inventory", "vm_id");
+    let measured = all("vcpus", "vm_id");
+    assert!(
+        measured.iter().all(|id| known.contains(id)),
+        "{measured:?} {known:?}"
+    );
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").expect("online");
+    let pinning = all("inventory", "pinning");
+    println!("pinning {pinning:?}, online {online}");
+    assert!(pinning.len() >= 4);
+    assert!(!all("topology", "generation").is_empty());
 }
 
 /// For the comment at `agent.buffer`.

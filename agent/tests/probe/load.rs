@@ -115,6 +115,16 @@ impl Cgroup {
         None
     }
 
+    /// Lets the group run for `quota` of every `period`, µs.
+    pub fn quota(&self, quota: u32, period: u32) {
+        if self.0.join("cpu.max").exists() {
+            fs::write(self.0.join("cpu.max"), format!("{quota} {period}")).unwrap();
+        } else {
+            fs::write(self.0.join("cpu.cfs_period_us"), period.to_string()).unwrap();
+            fs::write(self.0.join("cpu.cfs_quota_us"), quota.to_string()).unwrap();
+        }
+    }
+
     pub fn add(&self, process: &Process) -> io::Result<()> {
         fs::write(self.0.join("cgroup.procs"), process.tid().to_string())
     }

@@ -6,6 +6,7 @@
     reason = "helpers of tests fail and print as tests do"
 )]
 
+mod blame;
 mod load;
 mod share;
 

@@ -15,6 +15,7 @@ mod memory;
 mod numa;
 mod owner;
 mod sched;
+mod net;
 mod slot;
 mod task;
 

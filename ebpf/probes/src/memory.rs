@@ -1,4 +1,4 @@
-//! Families `memory` and `compaction`: what a shortage of memory costs tasks,
+//! Families `reclaim` and `compaction`: what a shortage of memory costs tasks,
 //! and when its steps were taken.
 //!
 //! Only stalls of tasks count: kswapd passes none of these tracepoints;

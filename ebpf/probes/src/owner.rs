@@ -162,7 +162,8 @@ extern "C" fn step(_: u32, walk: *mut c_void) -> i64 {
 /// Books a part of a wait, `irq` of it interrupts.
 #[inline(always)]
 fn book(s: *mut SlotStats, owner: &Segment, ns: u64, irq: u64) {
-    let victim = tag::vm(get!(s.tag));
+    let waiter = get!(s.tag);
+    let victim = tag::vm(waiter);
     let which = blame::kind_of(owner.tag, victim);
     let own = ns - irq;
     // SAFETY: an element of a map.
@@ -172,7 +173,10 @@ fn book(s: *mut SlotStats, owner: &Segment, ns: u64, irq: u64) {
         bump(kinds, kind::INTERRUPT, irq);
     }
     if which == kind::VM {
-        if let Some(cell) = maps::blame(victim, tag::vm(owner.tag)) {
+        // The matrix is of what vCPUs waited; its row sums to the VM's ready.
+        if tag::role(waiter) == tag::role::VCPU
+            && let Some(cell) = maps::blame(victim, tag::vm(owner.tag))
+        {
             // Several vCPUs of the victim wait on several CPUs.
             atomic(cell, own);
         }
