@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod discover;
 mod memory;
+mod print;
 pub mod privilege;
 pub mod probe;
 mod run;
@@ -15,4 +16,5 @@ pub mod sampler;
 pub mod ship;
 pub mod source;
 
+pub use print::print_blocking;
 pub use run::{Prepared, main_blocking, prepare, run, run_prepared};
