@@ -16,6 +16,8 @@ const SAID: &str = "/tmp/agent.said";
 
 /// Loading takes 1 s under TCG.
 const ATTACH_LIMIT: Duration = Duration::from_secs(40);
+/// The next whole second, and what TCG makes of it.
+const FIRST_ROWS_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 /// A running agent with its probes attached, with windows of 1 s.
@@ -25,8 +27,9 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts it with that `agent.attach` and waits until it is attached.
-    pub fn start(attach: &str) -> anyhow::Result<Self> {
+    /// Starts it with that `agent.attach` and waits until it is attached and
+    /// has measured each of these vCPU threads for a window.
+    pub fn start(attach: &str, tids: &[u32]) -> anyhow::Result<Self> {
         let config = format!("[agent]\nattach = \"{attach}\"\nhost = \"vmlab\"\n");
         fs::write(CONFIG, config).context("write the agent's configuration")?;
         let child = Command::new(AGENT)
@@ -46,6 +49,11 @@ impl Agent {
                 "the agent did not attach"
             );
             Ok(has("attached").then_some(()))
+        })?;
+        wait_for("the agent's first rows", FIRST_ROWS_LIMIT, || {
+            let rows = fs::read_to_string(ROWS)?;
+            let measured = |tid: &u32| rows.contains(&format!("\"tid\":{tid},"));
+            Ok(tids.iter().all(measured).then_some(()))
         })?;
         Ok(agent)
     }

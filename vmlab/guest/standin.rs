@@ -5,13 +5,18 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::cgroup::Scope;
+use crate::task::{by_name, wait_for};
 
 /// Path that makes this program a stand-in.
 pub const PROGRAM: &str = "/run/qemu-system-x86_64";
+
+/// As QEMU names it.
+const VCPU: &str = "CPU 0/KVM";
 
 const PAGE: usize = 4096;
 
@@ -53,6 +58,13 @@ impl StandIn {
         self.child.id()
     }
 
+    /// Thread of its one vCPU.
+    pub fn vcpu(&self) -> anyhow::Result<u32> {
+        wait_for("the stand-in's vCPU", Duration::from_secs(10), || {
+            by_name(self.pid(), VCPU)
+        })
+    }
+
     /// Gives an order of [`obey`] and waits until it is done; false if the
     /// stand-in was killed over it.
     pub fn order(&mut self, order: &str) -> anyhow::Result<bool> {
@@ -69,7 +81,7 @@ impl StandIn {
 
 /// The stand-in itself: obeys lines of standard input until it is closed.
 pub fn run() -> anyhow::Result<()> {
-    let vcpu = std::thread::Builder::new().name("CPU 0/KVM".into());
+    let vcpu = std::thread::Builder::new().name(VCPU.into());
     let vcpu = vcpu.spawn(|| -> anyhow::Result<()> {
         let mut memory = Vec::new();
         for line in io::stdin().lines() {

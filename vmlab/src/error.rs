@@ -43,6 +43,9 @@ pub enum LabError {
         /// Where it was looked for.
         suites: String,
     },
+    /// A kernel can't be fetched.
+    #[error("fetch a kernel")]
+    Fetch(#[source] Box<LabError>),
     /// The kernel has neither the module nor its code built in.
     #[error("kernel {release} has no module {module}")]
     NoModule {
@@ -90,6 +93,13 @@ pub enum LabError {
 }
 
 impl LabError {
+    /// Whether it is for want of something that this machine or its network
+    /// does not have, rather than a fault of the lab.
+    #[must_use]
+    pub const fn is_want(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Fetch(_))
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io {
             action,

@@ -92,7 +92,7 @@ impl Kernel {
         let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
         let package = match series.newest(names) {
             Some(package) => package,
-            None => fetch(series, dir)?,
+            None => fetch(series, dir).map_err(|e| LabError::Fetch(Box::new(e)))?,
         };
         Ok(Self::unpacked(&package, &dir.join(&package)))
     }

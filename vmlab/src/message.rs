@@ -103,6 +103,8 @@ pub struct Moves {
 pub struct Throttling {
     /// The VM's thread.
     pub tid: u32,
+    /// Begin and end, µs since 1970 UTC.
+    pub span_us: (i64, i64),
     /// `nr_periods` of its `cpu.stat`.
     pub periods: u64,
     /// `nr_throttled`.

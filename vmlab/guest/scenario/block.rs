@@ -18,7 +18,7 @@ const LATENCY_NS: u64 = 20_000_000;
 pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
     let mut vm = Vm::start(1, 10, Some("/dev/vda"))?;
     vm.wait_until_it_runs()?;
-    let agent = Agent::start("auto")?;
+    let agent = Agent::start("auto", &[vm.tid])?;
     let device = fs::read_to_string("/sys/block/vda/dev")?.trim().to_owned();
     let number = trace_number(&device)?;
     let of = |event: &str| Counter::start(event, "dev", &format!("dev == {number}"));

@@ -19,31 +19,31 @@ pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
     busybox(&["mkswap", SWAP])?;
     busybox(&["swapon", SWAP])?;
     let mut vm = StandIn::start(1)?;
-    let agent = Agent::start("auto")?;
+    let agent = Agent::start("auto", &[vm.vcpu()?])?;
     // Each phase in windows of its own.
     sleep(2);
     let mut phases = Vec::new();
     // Clean page cache beyond the limit, and no swap: only reclaim.
     set(
         &vm.scope,
-        &[("memory.swap.max", "0"), ("memory.high", "64M")],
+        &[("memory.swap.max", "0"), ("memory.high", "32M")],
     )?;
-    phases.push(phase("reclaim", &mut vm, &["read /dev/vda 192"])?);
+    phases.push(phase("reclaim", &mut vm, &["read /dev/vda 96"])?);
     sleep(2);
     // Half as much again as fits, walked over and over.
     set(&vm.scope, &[("memory.swap.max", "max")])?;
-    phases.push(phase("swap", &mut vm, &["grow 96", "walk", "walk"])?);
+    phases.push(phase("swap", &mut vm, &["grow 48", "walk"])?);
     sleep(2);
     // Nowhere left to go.
     set(
         &vm.scope,
         &[
             ("memory.high", "max"),
-            ("memory.max", "64M"),
-            ("memory.swap.max", "64M"),
+            ("memory.max", "32M"),
+            ("memory.swap.max", "32M"),
         ],
     )?;
-    phases.push(phase("oom", &mut vm, &["grow 128", "walk"])?);
+    phases.push(phase("oom", &mut vm, &["grow 96"])?);
     sleep(2);
     stop(agent, wire)?;
     let pid = vm.pid();

@@ -8,7 +8,8 @@ use crate::wire::Wire;
 
 pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
     let vms = Vm::several(4, 100)?;
-    let agent = Agent::start("auto")?;
+    let tids: Vec<_> = vms.iter().map(|vm| vm.tid).collect();
+    let agent = Agent::start("auto", &tids)?;
     let recorder = Recorder::start(vms.iter().map(|vm| (vm.name.clone(), vm.tid)));
     sleep(11);
     let series = recorder.stop()?;

@@ -25,16 +25,14 @@ pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
     let vms = Vm::several(1, 100)?;
     let tid = vms[0].tid;
     put_on(tid, nodes[0][0])?;
-    let agent = Agent::start("auto")?;
+    let agent = Agent::start("auto", &[tid])?;
     let counter = Counter::start("sched/sched_migrate_task", "pid", &format!("pid == {tid}"))?;
     let mut moves = 0;
-    for node in nodes.iter().cycle().skip(1) {
-        std::thread::sleep(STAY);
-        if moves == MOVES {
-            break;
-        }
-        put_on(tid, node[0])?;
+    while moves < MOVES {
         moves += 1;
+        let node = usize::try_from(moves)? % nodes.len();
+        put_on(tid, nodes[node][0])?;
+        std::thread::sleep(STAY);
     }
     let traced = counter.read()?;
     stop(agent, wire)?;

@@ -1,0 +1,52 @@
+//! Ready of nested guests against theory and schedstat.
+
+use headroom_vmlab::message::Series as Truth;
+use headroom_vmlab::{Scenario, Series};
+
+use super::rows::{only, share, sum, vcpu, within};
+
+/// Four spinning vCPUs on two CPUs.
+const THEORY: f64 = 0.5;
+const TOLERANCE: f64 = 0.06;
+/// Of schedstat's figure: a wait that is open at an end is 1 % of 8 s.
+const AGREEMENT: f64 = 0.01;
+
+#[expect(clippy::cast_precision_loss, reason = "ns of a minute")]
+pub fn check(series: Series) {
+    let Some(report) = crate::run(series, Scenario::Nested) else {
+        return;
+    };
+    let run = only(&report);
+    let truths: Vec<Truth> = report.truth("series").unwrap();
+    assert_eq!(truths.len(), 4);
+    let mut mean = 0.0;
+    for truth in &truths {
+        let first = truth.samples.first().unwrap().0;
+        let last = truth.samples.last().unwrap().0;
+        let windows = vcpu(run, truth.tid);
+        let (windows, (begin, end)) = within(&windows, (first, last));
+        assert!(windows.len() >= 5, "{} whole windows", windows.len());
+        let (run_ns, wait_ns) = truth.between(begin, end).unwrap();
+        let (ready, ran) = (sum(&windows, "ready_ns"), sum(&windows, "run_ns"));
+        let of_window = share(ready, sum(&windows, "window_ns"));
+        let (a, b) = (ready as f64 / wait_ns, ran as f64 / run_ns);
+        println!(
+            "{}: {} windows, ready {:.1} %, of schedstat: ready {a:.4}, run {b:.4}",
+            truth.vm,
+            windows.len(),
+            of_window * 100.0
+        );
+        assert!(
+            (a - 1.0).abs() <= AGREEMENT,
+            "{}: ready {a:.4} of schedstat",
+            truth.vm
+        );
+        assert!(
+            (b - 1.0).abs() <= AGREEMENT,
+            "{}: run {b:.4} of schedstat",
+            truth.vm
+        );
+        mean += of_window / 4.0;
+    }
+    assert!((mean - THEORY).abs() <= TOLERANCE, "mean ready {mean:.3}");
+}

@@ -1,0 +1,78 @@
+//! Reading the agent's rows.
+
+use headroom_vmlab::{Report, Run};
+use serde_json::Value;
+
+/// The scenario's one agent, which ended as it should.
+pub fn only(report: &Report) -> &Run {
+    assert_eq!(report.runs.len(), 1);
+    ended_well(&report.runs[0]);
+    &report.runs[0]
+}
+
+pub fn ended_well(run: &Run) {
+    assert_eq!(run.exit_code(), Some(0), "{:?}", run.said());
+}
+
+/// One vCPU over one window.
+#[derive(Clone, Copy, Debug)]
+pub struct Vcpu<'a> {
+    pub row: &'a Value,
+    /// End of the window, µs since 1970.
+    pub ts: i64,
+    pub window_ns: i64,
+    pub run_ns: i64,
+    pub ready_ns: i64,
+}
+
+/// Windows of a vCPU's thread, in order; in each the states make up the whole.
+pub fn vcpu(run: &Run, tid: u32) -> Vec<Vcpu<'_>> {
+    let rows = run.rows("vcpus").filter(|r| r["tid"] == tid);
+    let windows: Vec<_> = rows
+        .map(|row| Vcpu {
+            row,
+            ts: int(row, "ts"),
+            window_ns: int(row, "window_ns"),
+            run_ns: int(row, "run_ns"),
+            ready_ns: int(row, "ready_ns"),
+        })
+        .collect();
+    assert!(!windows.is_empty(), "no rows of thread {tid}");
+    for w in &windows {
+        let wait = int(w.row, "wait_ns");
+        // Throttled time is none of the others, where it is known.
+        let throttled = w.row["throttled_ns"].as_i64().unwrap_or(0);
+        let sum = w.run_ns + w.ready_ns + wait + throttled;
+        assert_eq!(sum, w.window_ns, "states of {}", w.row);
+    }
+    windows
+}
+
+pub fn int(row: &Value, column: &str) -> i64 {
+    let value = &row[column];
+    value
+        .as_i64()
+        .unwrap_or_else(|| panic!("{column} is {value} in {row}"))
+}
+
+/// Sum of a column that must be known in every row.
+pub fn sum(windows: &[Vcpu<'_>], column: &str) -> i64 {
+    windows.iter().map(|w| int(w.row, column)).sum()
+}
+
+/// The windows that lie within a time, ends included, and that time as the
+/// agent read it: `ts` is the nominal end, the agent reads a little later, but
+/// the lengths are exact.
+pub fn within<'a>(windows: &[Vcpu<'a>], span_us: (i64, i64)) -> (Vec<Vcpu<'a>>, (i64, i64)) {
+    let inside = |w: &&Vcpu<'_>| w.ts - w.window_ns / 1000 >= span_us.0 && w.ts <= span_us.1;
+    let inside: Vec<_> = windows.iter().filter(inside).copied().collect();
+    let begin = inside.first().map_or(0, |w| w.ts - w.window_ns / 1000);
+    let length: i64 = inside.iter().map(|w| w.window_ns).sum();
+    (inside, (begin, begin + length / 1000))
+}
+
+/// As a share of a whole.
+#[expect(clippy::cast_precision_loss, reason = "ns of a minute")]
+pub fn share(part: i64, whole: i64) -> f64 {
+    part as f64 / whole as f64
+}
