@@ -107,20 +107,30 @@ impl Kernel {
     }
 }
 
-/// The package's name; it is unpacked under that name.
+/// The package's name; it is unpacked under that name. A suite that is gone or
+/// away does not matter as long as another one has the kernel.
 fn fetch(series: Series, dir: &Path) -> Result<String, LabError> {
+    let mut failed = None;
     for suite in series.suites() {
-        let apt = Apt::open(&dir.join("apt"), suite)?;
-        let Some(package) = series.newest(apt.packages("linux-image-")?) else {
-            continue;
-        };
-        apt.unpack(&package, &dir.join(&package))?;
-        return Ok(package);
+        match fetch_from(series, suite, dir) {
+            Ok(Some(package)) => return Ok(package),
+            Ok(None) => {}
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
-    Err(LabError::NoKernel {
+    Err(failed.unwrap_or_else(|| LabError::NoKernel {
         series: series.name(),
         suites: series.suites().join(", "),
-    })
+    }))
+}
+
+fn fetch_from(series: Series, suite: &str, dir: &Path) -> Result<Option<String>, LabError> {
+    let apt = Apt::open(&dir.join("apt"), suite)?;
+    let newest = series.newest(apt.packages("linux-image-")?);
+    if let Some(package) = &newest {
+        apt.unpack(package, &dir.join(package))?;
+    }
+    Ok(newest)
 }
 
 #[cfg(test)]

@@ -59,8 +59,8 @@ pub struct Series {
     pub vm: String,
     /// Thread id.
     pub tid: u32,
-    /// µs since 1970 UTC; ns on a CPU; ns waiting for one. Both cumulative,
-    /// the last without a wait that is still open.
+    /// µs since 1970 UTC; ns on a CPU; ns waiting for one. Both cumulative and
+    /// without a period that is still open.
     pub samples: Vec<(i64, u64, u64)>,
 }
 
@@ -81,7 +81,15 @@ impl Series {
         let (t1, run1, wait1) = self.samples[after];
         let share = (us - t0) as f64 / (t1 - t0).max(1) as f64;
         let mix = |a: u64, b: u64| a as f64 + (b as f64 - a as f64) * share;
-        Some((mix(run0, run1), mix(wait0, wait1)))
+        // A wait shows only when it is over, and a run only at the next tick:
+        // what shows later than it can have come about was there before.
+        let owed = |(t, run, wait): &(i64, u64, u64)| {
+            let since = (t - us) as f64 * 1e3;
+            (*run as f64 - since, *wait as f64 - since)
+        };
+        let known = (mix(run0, run1), mix(wait0, wait1));
+        let later = self.samples[after..].iter().map(owed);
+        Some(later.fold(known, |a, b| (a.0.max(b.0), a.1.max(b.1))))
     }
 }
 
@@ -167,18 +175,36 @@ pub type Figures = std::collections::BTreeMap<String, i64>;
 mod tests {
     use super::*;
 
+    fn series(samples: &[(i64, u64, u64)]) -> Series {
+        Series {
+            samples: samples.to_vec(),
+            ..Series::default()
+        }
+    }
+
     #[test]
     fn series_are_interpolated_and_end_where_they_end() {
-        let series = Series {
-            samples: vec![
-                (0, 0, 0),
-                (1000, 600_000, 400_000),
-                (2000, 600_000, 1_400_000),
-            ],
-            ..Series::default()
-        };
+        let series = series(&[
+            (0, 0, 0),
+            (1000, 600_000, 400_000),
+            (2000, 600_000, 1_400_000),
+        ]);
         assert_eq!(series.between(500, 1500), Some((300_000.0, 700_000.0)));
         assert_eq!(series.between(0, 1000), None);
         assert_eq!(series.between(500, 2001), None);
+    }
+
+    #[test]
+    fn an_open_wait_is_counted_from_its_beginning() {
+        // Ran for 1 ms, then waited for 3 ms, which shows at the end alone.
+        let series = series(&[
+            (0, 0, 0),
+            (1000, 1_000_000, 0),
+            (2000, 1_000_000, 0),
+            (3000, 1_000_000, 0),
+            (4000, 1_000_000, 3_000_000),
+        ]);
+        assert_eq!(series.between(1000, 3000), Some((0.0, 2_000_000.0)));
+        assert_eq!(series.between(500, 1500), Some((500_000.0, 500_000.0)));
     }
 }

@@ -11,7 +11,7 @@ pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
     let tids: Vec<_> = vms.iter().map(|vm| vm.tid).collect();
     let agent = Agent::start("auto", &tids)?;
     let recorder = Recorder::start(vms.iter().map(|vm| (vm.name.clone(), vm.tid)));
-    sleep(11);
+    sleep(14);
     let series = recorder.stop()?;
     stop(agent, wire)?;
     wire.truth("series", &series)

@@ -81,6 +81,9 @@ impl Apt {
             "Dir::Etc::sourceparts=/dev/null",
             "Acquire::Languages=none",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+            // Else an update that fetched nothing passes for one that did.
+            "APT::Update::Error-Mode=any",
+            "Acquire::http::Timeout=20",
             // Else apt wants to read the cache as user _apt, who must not.
             "APT::Sandbox::User=root",
         ] {

@@ -8,7 +8,7 @@ use super::rows::{only, share, sum, vcpu, within};
 /// Four spinning vCPUs on two CPUs.
 const THEORY: f64 = 0.5;
 const TOLERANCE: f64 = 0.06;
-/// Of schedstat's figure: a wait that is open at an end is 1 % of 8 s.
+/// Of schedstat's figure; 0.3 % is usual.
 const AGREEMENT: f64 = 0.01;
 
 #[expect(clippy::cast_precision_loss, reason = "ns of a minute")]
@@ -25,7 +25,6 @@ pub fn check(series: Series) {
         let last = truth.samples.last().unwrap().0;
         let windows = vcpu(run, truth.tid);
         let (windows, (begin, end)) = within(&windows, (first, last));
-        assert!(windows.len() >= 5, "{} whole windows", windows.len());
         let (run_ns, wait_ns) = truth.between(begin, end).unwrap();
         let (ready, ran) = (sum(&windows, "ready_ns"), sum(&windows, "run_ns"));
         let of_window = share(ready, sum(&windows, "window_ns"));

@@ -18,8 +18,9 @@ pub fn ended_well(run: &Run) {
 #[derive(Clone, Copy, Debug)]
 pub struct Vcpu<'a> {
     pub row: &'a Value,
-    /// End of the window, µs since 1970.
-    pub ts: i64,
+    /// When the agent read it, µs since 1970: the nominal end of the window
+    /// and how late the agent was.
+    pub end_us: i64,
     pub window_ns: i64,
     pub run_ns: i64,
     pub ready_ns: i64,
@@ -28,10 +29,10 @@ pub struct Vcpu<'a> {
 /// Windows of a vCPU's thread, in order; in each the states make up the whole.
 pub fn vcpu(run: &Run, tid: u32) -> Vec<Vcpu<'_>> {
     let rows = run.rows("vcpus").filter(|r| r["tid"] == tid);
-    let windows: Vec<_> = rows
+    let mut windows: Vec<_> = rows
         .map(|row| Vcpu {
             row,
-            ts: int(row, "ts"),
+            end_us: int(row, "ts"),
             window_ns: int(row, "window_ns"),
             run_ns: int(row, "run_ns"),
             ready_ns: int(row, "ready_ns"),
@@ -45,7 +46,24 @@ pub fn vcpu(run: &Run, tid: u32) -> Vec<Vcpu<'_>> {
         let sum = w.run_ns + w.ready_ns + wait + throttled;
         assert_eq!(sum, w.window_ns, "states of {}", w.row);
     }
+    add_lateness(&mut windows);
     windows
+}
+
+/// Lengths are exact, so they tell how late each reading was against the
+/// others; the promptest is taken to have been in time.
+fn add_lateness(windows: &mut [Vcpu<'_>]) {
+    let first = windows[0];
+    let mut read = first.end_us * 1000;
+    let mut late = vec![0];
+    for w in &windows[1..] {
+        read += w.window_ns;
+        late.push(read / 1000 - w.end_us);
+    }
+    let least = late.iter().min().copied().unwrap_or(0);
+    for (w, late) in windows.iter_mut().zip(late) {
+        w.end_us += late - least;
+    }
 }
 
 pub fn int(row: &Value, column: &str) -> i64 {
@@ -60,15 +78,14 @@ pub fn sum(windows: &[Vcpu<'_>], column: &str) -> i64 {
     windows.iter().map(|w| int(w.row, column)).sum()
 }
 
-/// The windows that lie within a time, ends included, and that time as the
-/// agent read it: `ts` is the nominal end, the agent reads a little later, but
-/// the lengths are exact.
+/// The windows that lie within a time, and the time they make up.
 pub fn within<'a>(windows: &[Vcpu<'a>], span_us: (i64, i64)) -> (Vec<Vcpu<'a>>, (i64, i64)) {
-    let inside = |w: &&Vcpu<'_>| w.ts - w.window_ns / 1000 >= span_us.0 && w.ts <= span_us.1;
+    let begin_us = |w: &Vcpu<'_>| w.end_us - w.window_ns / 1000;
+    let inside = |w: &&Vcpu<'_>| begin_us(w) >= span_us.0 && w.end_us <= span_us.1;
     let inside: Vec<_> = windows.iter().filter(inside).copied().collect();
-    let begin = inside.first().map_or(0, |w| w.ts - w.window_ns / 1000);
-    let length: i64 = inside.iter().map(|w| w.window_ns).sum();
-    (inside, (begin, begin + length / 1000))
+    assert!(inside.len() >= 5, "{} whole windows", inside.len());
+    let span = (begin_us(&inside[0]), inside[inside.len() - 1].end_us);
+    (inside, span)
 }
 
 /// As a share of a whole.
