@@ -1,5 +1,4 @@
 //! `headroom-agent --print ndjson` as a user runs it.
-#![expect(clippy::unwrap_used, reason = "tests, their helpers too")]
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};

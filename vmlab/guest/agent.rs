@@ -15,10 +15,10 @@ const ROWS: &str = "/tmp/agent.rows";
 const SAID: &str = "/tmp/agent.said";
 
 /// Loading takes 1 s under TCG.
-const ATTACH_LIMIT: Duration = Duration::from_secs(40);
+const ATTACH_LIMIT: Duration = Duration::from_secs(120);
 /// The next whole second, and what TCG makes of it.
-const FIRST_ROWS_LIMIT: Duration = Duration::from_secs(20);
-const STOP_LIMIT: Duration = Duration::from_secs(15);
+const FIRST_ROWS_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running agent with its probes attached, with windows of 1 s.
 pub struct Agent {

@@ -72,7 +72,7 @@ pub fn put_on(tid: u32, cpu: usize) -> anyhow::Result<()> {
     let mut ran_before = None;
     wait_for(
         "a thread to run on its CPU",
-        Duration::from_secs(10),
+        Duration::from_secs(60),
         || {
             if processor(tid)? != cpu {
                 return Ok(None);

@@ -37,6 +37,9 @@ use machine::Machine;
 pub use report::{Report, Run};
 pub use scenario::Scenario;
 
+/// Machines that are started for one run where the emulator fails.
+const ATTEMPTS: u32 = 3;
+
 /// All that runs of one kernel share.
 #[derive(Debug)]
 pub struct Lab {
@@ -91,6 +94,12 @@ impl Lab {
             scenario,
             dir: dir.path(),
         };
-        Report::parse(&machine.run()?)
+        let mut attempt = 1;
+        loop {
+            match machine.run().and_then(|output| Report::parse(&output)) {
+                Err(error) if error.is_stale_breakpoint() && attempt < ATTEMPTS => attempt += 1,
+                outcome => return outcome,
+            }
+        }
     }
 }

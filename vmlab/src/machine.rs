@@ -10,10 +10,13 @@ use crate::{Kernel, LabError, Scenario};
 
 /// A scenario takes 10 to 35 s on two CPUs; a machine with other work on it
 /// may take some times that.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// How often it is looked at.
+const POLL: Duration = Duration::from_millis(100);
 
 /// Lines of the console shown for a machine that failed.
-const CONSOLE_TAIL: usize = 30;
+const CONSOLE_TAIL: usize = 80;
 
 /// How the kernel's SLIT calls the way to another node, local being 10.
 const DISTANCE: u32 = 21;
@@ -41,18 +44,21 @@ impl Machine<'_> {
         let mut child =
             Running(child.map_err(|e| LabError::io("start a program", Path::new("setpriv"), e))?);
         let end = Instant::now() + LIMIT;
+        let mut disturbance = 0.0;
         while !child.ended()? {
+            disturbance = child.waited_share().unwrap_or(disturbance);
             if Instant::now() > end {
                 return Err(LabError::TimedOut {
                     seconds: LIMIT.as_secs(),
                     console: self.console(),
                 });
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(POLL);
         }
         Ok(Output {
             wire: text(&self.wire_path()),
             console: self.console(),
+            disturbance,
         })
     }
 
@@ -126,6 +132,8 @@ pub(crate) struct Output {
     pub(crate) wire: String,
     /// The end of its console.
     pub(crate) console: String,
+    /// See [`crate::Report::disturbance`].
+    pub(crate) disturbance: f64,
 }
 
 /// Memory and CPUs evenly over the nodes, each as far from each other.
@@ -160,6 +168,20 @@ impl Running {
         status
             .map(|s| s.is_some())
             .map_err(|e| LabError::io("wait for a program", Path::new("setpriv"), e))
+    }
+
+    /// Of the time in which its threads wanted a CPU, the share in which they
+    /// had to wait for one.
+    #[expect(clippy::cast_precision_loss, reason = "ns of some minutes")]
+    fn waited_share(&self) -> Option<f64> {
+        let (mut run, mut wait) = (0, 0);
+        for task in fs::read_dir(format!("/proc/{}/task", self.0.id())).ok()? {
+            let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            let mut fields = text.split_whitespace().map(str::parse::<u64>);
+            run += fields.next()?.ok()?;
+            wait += fields.next()?.ok()?;
+        }
+        Some(wait as f64 / (run + wait).max(1) as f64)
     }
 }
 

@@ -74,6 +74,15 @@ impl Series {
         Some((run1 - run0, wait1 - wait0))
     }
 
+    /// Time between the samples around a point, µs: what `between` there may
+    /// be wrong by at most.
+    #[must_use]
+    pub fn gap_at(&self, us: i64) -> Option<i64> {
+        let after = self.samples.iter().position(|(t, ..)| *t >= us)?;
+        let before = self.samples.get(after.checked_sub(1)?)?;
+        Some(self.samples[after].0 - before.0)
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "ns of a minute")]
     fn at(&self, us: i64) -> Option<(f64, f64)> {
         let after = self.samples.iter().position(|(t, ..)| *t >= us)?;
@@ -192,6 +201,10 @@ mod tests {
         assert_eq!(series.between(500, 1500), Some((300_000.0, 700_000.0)));
         assert_eq!(series.between(0, 1000), None);
         assert_eq!(series.between(500, 2001), None);
+        assert_eq!(
+            (series.gap_at(500), series.gap_at(2001)),
+            (Some(1000), None)
+        );
     }
 
     #[test]

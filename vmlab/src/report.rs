@@ -16,6 +16,10 @@ pub struct Report {
     pub kernel: String,
     /// Each process of the agent, in order.
     pub runs: Vec<Run>,
+    /// How much this host disturbed the machine: of the time in which it wanted
+    /// CPUs, the share in which it waited for them. Inside, such a wait looks
+    /// like any instruction that takes long, and none of the sources can tell.
+    pub disturbance: f64,
     truths: BTreeMap<String, Value>,
 }
 
@@ -25,7 +29,10 @@ pub struct Run(AgentRun);
 
 impl Report {
     pub(crate) fn parse(output: &Output) -> Result<Self, LabError> {
-        let mut report = Self::default();
+        let mut report = Self {
+            disturbance: output.disturbance,
+            ..Self::default()
+        };
         let mut ended = false;
         for line in output.wire.lines().filter(|l| !l.is_empty()) {
             let message = serde_json::from_str(line).map_err(|source| LabError::Wire {
@@ -110,6 +117,7 @@ mod tests {
         Report::parse(&Output {
             wire: wire.to_owned(),
             console: "last words".to_owned(),
+            disturbance: 0.0,
         })
     }
 

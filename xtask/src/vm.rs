@@ -44,10 +44,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     print(&report, args.rows.as_deref(), &mut out)?;
     writeln!(
         out,
-        "{} on {}: {:.1?}",
+        "{} on {}: {:.1?}, disturbed for {:.0} % of its time",
         scenario.name(),
         report.kernel,
-        began.elapsed()
+        began.elapsed(),
+        report.disturbance * 100.0
     )?;
     Ok(())
 }

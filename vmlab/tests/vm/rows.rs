@@ -1,5 +1,6 @@
 //! Reading the agent's rows.
 
+use headroom_vmlab::message::Series;
 use headroom_vmlab::{Report, Run};
 use serde_json::Value;
 
@@ -13,6 +14,9 @@ pub fn only(report: &Report) -> &Run {
 pub fn ended_well(run: &Run) {
     assert_eq!(run.exit_code(), Some(0), "{:?}", run.said());
 }
+
+/// The recorder's step is 20 ms.
+const SURE_US: i64 = 30_000;
 
 /// One vCPU over one window.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +90,24 @@ pub fn within<'a>(windows: &[Vcpu<'a>], span_us: (i64, i64)) -> (Vec<Vcpu<'a>>, 
     assert!(inside.len() >= 5, "{} whole windows", inside.len());
     let span = (begin_us(&inside[0]), inside[inside.len() - 1].end_us);
     (inside, span)
+}
+
+/// The same without the windows at both ends where the truth is not sure: on a
+/// busy machine its recorder too has to wait.
+pub fn within_sure<'a>(windows: &[Vcpu<'a>], truth: &Series) -> (Vec<Vcpu<'a>>, (i64, i64)) {
+    let sure = |us| truth.gap_at(us).is_some_and(|gap| gap <= SURE_US);
+    let begins = |w: &Vcpu<'_>| sure(w.end_us - w.window_ns / 1000);
+    let first = windows.iter().position(begins).unwrap_or(windows.len());
+    let last = windows.iter().rposition(|w| sure(w.end_us)).unwrap_or(0);
+    let span = |range: &[Vcpu<'_>]| match range {
+        [] => (0, 0),
+        [first, ..] => (
+            first.end_us - first.window_ns / 1000,
+            range[range.len() - 1].end_us,
+        ),
+    };
+    let sure = windows.get(first..=last).unwrap_or_default();
+    within(sure, span(sure))
 }
 
 /// As a share of a whole.
