@@ -225,15 +225,10 @@ pub(crate) fn sample(
     sampler.tick();
     let mut last_end = clock::floor(clock::wall(), interval);
     loop {
-        let now = clock::wall() + slack;
-        let next_tick = clock::floor(now, TICK) + TICK;
-        let wait = next_tick + slack - now;
-        match stopped.recv_timeout(wait.min(SAMPLE)) {
-            Err(RecvTimeoutError::Timeout) => sampler.sample(),
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
-        }
-        if wait > SAMPLE {
-            continue;
+        // What is less than the slack away is the tick that has just been.
+        let next_tick = clock::floor(clock::wall() + slack, TICK) + TICK;
+        if sample_until(&mut sampler, next_tick, stopped).is_break() {
+            break;
         }
         sampler.tick();
         let end = clock::floor(clock::wall() + slack, interval);
@@ -246,4 +241,19 @@ pub(crate) fn sample(
     }
     sampler.tick();
     let _ = emit(&mut sampler, clock::wall());
+}
+
+/// Samples until that wall time; breaks when the agent is to stop.
+fn sample_until(sampler: &mut Sampler, end: Duration, stopped: &Receiver<()>) -> ControlFlow<()> {
+    loop {
+        // A wall clock that was set back must not stretch a second.
+        let left = end.saturating_sub(clock::wall()).min(TICK * 2);
+        if left.is_zero() {
+            return ControlFlow::Continue(());
+        }
+        match stopped.recv_timeout(left.min(SAMPLE)) {
+            Err(RecvTimeoutError::Timeout) => sampler.sample(),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
+        }
+    }
 }
