@@ -44,6 +44,15 @@ pub const IRQ: Family = Family {
     ],
 };
 
+/// Every family; a tracepoint is in one.
+const ALL: [&Family; 3] = [&SCHED, &NUMA, &IRQ];
+
+/// Name of the family that a tracepoint is in.
+pub fn of_hook(hook: &str) -> &'static str {
+    let family = ALL.iter().find(|family| family.hooks.contains(&hook));
+    family.map_or("none", |family| family.name)
+}
+
 /// How far a family got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
