@@ -25,8 +25,8 @@ use crate::probe::{ProbeError, ProbeOptions};
 pub use read::ReadCosts;
 pub use report::{LeftOut, ProbesReport, ProgramFigure};
 
-/// Samples of each variant unless chosen otherwise: some 4 minutes in all,
-/// most of it for starting bpftrace.
+/// Samples of each variant unless chosen otherwise: some 80 s in all,
+/// a good part of it for starting peers.
 pub const DEFAULT_SAMPLES: u32 = 144;
 /// Where Debian's libbpf-tools puts runqlat.
 pub const RUNQLAT: &str = "/usr/sbin/runqlat";
@@ -107,7 +107,7 @@ pub enum BenchError {
     Panicked,
 }
 
-/// Measures; takes some 4 minutes with the defaults. Single runs vary by 30 % on a
+/// Measures; takes some 80 s with the defaults. Single runs vary by 30 % on a
 /// shared machine: the variants take turns and a low quantile is compared.
 ///
 /// # Errors

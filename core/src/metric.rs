@@ -105,6 +105,10 @@ pub const TABLES: &[&Table] = &[
     &crate::rows::EVENTS,
     &crate::rows::FORECASTS,
     &crate::rows::RECOMMENDATION_LOG,
+    &crate::rows::VM_DISKS,
+    &crate::rows::HOST_DISKS,
+    &crate::rows::BLOCK_DROPS,
+    &crate::rows::VM_IO,
     &crate::rows::BLAME,
     &crate::rows::CPUS,
     &crate::rows::CPU_OWNERS,
@@ -114,6 +118,16 @@ pub const TABLES: &[&Table] = &[
     &crate::rows::TOPOLOGY,
     &crate::rows::TOPOLOGY_NODES,
     &crate::rows::INVENTORY,
+    &crate::rows::VM_NETS,
+    &crate::rows::HOST_NETS,
+    &crate::rows::VM_NUMA,
+    &crate::rows::VM_NUMA_NODES,
+    &crate::rows::NODES,
+    &crate::rows::HOST_NUMA,
+    &crate::rows::HOST_TASKS,
+    &crate::rows::HOST_STEAL,
+    &crate::rows::CPU_STEAL,
+    &crate::rows::VM_QUEUES,
 ];
 
 /// The table of that name.

@@ -38,6 +38,10 @@ fn a_short_run_gives_whole_figures() {
             assert_eq!(report.block_ratio.is_none(), out("reads of a disk"));
             assert!(report.read_us.slot > 0.0, "{report:?}");
             let ran = |hook: &str| report.programs.iter().any(|p| p.hook == hook && p.runs > 0);
+            assert!(
+                report.programs.iter().all(|p| p.family != "none"),
+                "{report:?}"
+            );
             assert!(ran("sched_switch") && ran("sched_waking"), "{report:?}");
         }
         Err(BenchError::Probes(error)) => {

@@ -14,6 +14,7 @@ use headroom_abi::blame::{CpuLog, KINDS};
 use headroom_abi::hist::BUCKETS;
 use headroom_abi::sched::{CpuStats, PidSlots, SlotStats, state};
 use headroom_abi::tag;
+use headroom_abi::virtio::{Doorbell, DoorbellKey, QueueStats};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::probe::reading::now_ns;
@@ -28,8 +29,29 @@ pub struct PidElement(pub PidSlots);
 #[repr(transparent)]
 pub struct SlotRecord(pub SlotStats);
 
+/// One element of the queues' statistics.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct QueueRecord(pub QueueStats);
+
+/// Key of a doorbell.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct WhichDoorbell(pub DoorbellKey);
+
+/// A doorbell.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct DoorbellRecord(pub Doorbell);
+
 // SAFETY: `repr(C)` integers without padding; any bytes are valid.
 unsafe impl Pod for PidElement {}
+// SAFETY: as above.
+unsafe impl Pod for QueueRecord {}
+// SAFETY: as above.
+unsafe impl Pod for WhichDoorbell {}
+// SAFETY: as above.
+unsafe impl Pod for DoorbellRecord {}
 // SAFETY: as above.
 unsafe impl Pod for SlotRecord {}
 
@@ -231,6 +253,17 @@ impl Mapped<CpuStats> {
                 return CpuRecord { stats, log };
             }
         }
+    }
+}
+
+impl Mapped<QueueStats> {
+    /// A thread's queues and the time (`CLOCK_MONOTONIC`, ns) after the
+    /// reading. There is no lock: an event may be half counted.
+    pub fn words(&self, slot: usize) -> (QueueStats, u64) {
+        // SAFETY: within the mapping; any bytes are valid statistics.
+        let stats = unsafe { self.element(slot).read_volatile() };
+        fence(Ordering::Acquire);
+        (stats, now_ns())
     }
 }
 

@@ -6,6 +6,7 @@
 // For one instruction, see `cell::atomic`.
 #![feature(asm_experimental_arch)]
 
+mod block;
 mod cell;
 mod header;
 mod hook;
@@ -14,8 +15,10 @@ mod maps;
 mod numa;
 mod owner;
 mod sched;
+mod net;
 mod slot;
 mod task;
+mod virtio;
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 

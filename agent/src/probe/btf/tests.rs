@@ -141,3 +141,24 @@ fn this_kernel_has_the_fields() {
         assert!(known || field.optional, "{}: {offset}", field.global);
     }
 }
+
+#[test]
+fn a_kernel_without_drop_reasons_is_named() {
+    let problem = find_net(&kernel(4)).unwrap_err();
+    assert!(problem.contains("kfree_skb"), "{problem}");
+}
+
+#[test]
+fn net_offsets_of_this_kernel() {
+    let bytes = match fs::read(PATH) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            println!("skip: {PATH}: {error}");
+            return;
+        }
+    };
+    let offsets = find_net(&bytes).unwrap();
+    // `dev` stands behind two list pointers in every kernel since 4.2.
+    assert_eq!(offsets.skb_dev, 16);
+    assert!(offsets.full_ring > 2 && offsets.dev_ifindex > 0 && offsets.net_inum > 0);
+}
