@@ -55,12 +55,14 @@ pub fn costs(
         let cost = sched.iter().find(|cost| cost.hook == hook);
         cost.and_then(mean).unwrap_or(f64::NAN)
     };
+    let mut programs: Vec<_> = all.iter().map(figure).collect();
+    programs.sort_by(|a, b| (a.family, &a.hook).cmp(&(b.family, &b.hook)));
     Ok(Costs {
         source: probes.source(),
         map_bytes: probes.map_bytes(),
         ns_per_switch: of("sched_switch"),
         ns_per_wakeup: of("sched_waking"),
-        programs: all.iter().map(figure).collect(),
+        programs,
         read_us,
     })
 }
@@ -71,14 +73,7 @@ fn mixed(
     options: &ProbesOptions,
     left_out: &mut Vec<LeftOut>,
 ) -> Result<(), BenchError> {
-    let mut guests = match start(options) {
-        Ok(guests) => Some(guests),
-        Err(reason) => {
-            let what = "guests in the mixed load".to_owned();
-            left_out.push(LeftOut { what, reason });
-            None
-        }
-    };
+    let mut guests = start(options);
     let begin = Instant::now();
     loop {
         game.pingpong(PIECE.0)?;
@@ -87,23 +82,22 @@ fn mixed(
         }
         let running = guests
             .as_mut()
-            .is_some_and(|guests| matches!(guests.try_wait(), Ok(None)));
+            .is_ok_and(|guests| matches!(guests.try_wait(), Ok(None)));
         let elapsed = begin.elapsed();
         if elapsed >= MIXED_MOST || (elapsed >= MIXED && !running) {
             break;
         }
     }
-    if let Some(mut guests) = guests {
-        // Over by itself; killed only beyond the limit, then both may fail.
-        drop(guests.kill());
-        drop(guests.wait());
+    if let Err(reason) = guests.and_then(end) {
+        let what = "guests in the mixed load".to_owned();
+        left_out.push(LeftOut { what, reason });
     }
     Ok(())
 }
 
 fn start(options: &ProbesOptions) -> Result<Child, String> {
     let [program, args @ ..] = options.guests.as_slice() else {
-        return Err("no command to start guests".to_owned());
+        return Err("no command to start guests was given, as without /dev/kvm".to_owned());
     };
     Command::new(program)
         .args(args)
@@ -112,6 +106,16 @@ fn start(options: &ProbesOptions) -> Result<Child, String> {
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| error.to_string())
+}
+
+fn end(mut guests: Child) -> Result<(), String> {
+    // Over by itself, unless it takes longer than it should.
+    drop(guests.kill());
+    match guests.wait() {
+        Ok(status) if status.code().is_none_or(|code| code == 0) => Ok(()),
+        Ok(status) => Err(format!("the command that starts them: {status}")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn figure(cost: &ProgramCost) -> ProgramFigure {
