@@ -17,6 +17,7 @@ mod error;
 mod family;
 mod load;
 mod map;
+mod memory;
 mod net;
 mod node;
 mod object;
@@ -38,6 +39,7 @@ pub use cost::{CostMeter, ProgramCost};
 pub use error::{HeaderError, ProbeError};
 pub use family::Attached;
 pub use load::EmptyPrograms;
+pub use memory::MemoryReader;
 pub use net::NetDrops;
 pub use object::{Header, check as check_object, embedded};
 pub use queues::Queues;
@@ -111,6 +113,7 @@ pub struct Probes {
     map_bytes: u64,
     families: Vec<Attached>,
     block: Option<BlockProbes>,
+    memory: Option<MemoryReader>,
     #[cfg(feature = "bpf-log")]
     _diagnostics: Option<diagnostics::Diagnostics>,
     // Holds the links; last, so that it is dropped when nothing reads any more.
@@ -155,6 +158,12 @@ impl Probes {
             reason.unwrap_or_else(|| "handed out before".to_owned())
         };
         self.block.take().ok_or_else(reason)
+    }
+
+    /// The reader of stalls for want of memory; once, and `None` where their
+    /// programs are not attached.
+    pub fn take_memory(&mut self) -> Option<MemoryReader> {
+        self.memory.take()
     }
 
     /// Starts to count a thread: its id in the initial pid namespace, and whose

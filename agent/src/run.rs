@@ -1,6 +1,7 @@
 //! The agent as a process: prepare, sample, ship, drain.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel as stop_channel};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use headroom_proto::convert::to_wire;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
-use crate::sampler::{Sampler, SamplerOptions, Window};
+use crate::sampler::{Sampler, SamplerOptions};
 use crate::ship::{self, Identity, Queue};
 use crate::{clock, memory, privilege};
 
@@ -49,6 +50,16 @@ impl Prepared {
 /// Probes that cannot be attached are no error.
 pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let identity = Identity::load(&config.data_dir).context("loading the agent's identity")?;
+    let sampler = attach(&config)?;
+    Ok(Prepared {
+        config,
+        sampler,
+        identity,
+    })
+}
+
+/// A sampler with its probes attached and the process's capabilities dropped.
+pub(crate) fn attach(config: &Config) -> anyhow::Result<Sampler> {
     let options = SamplerOptions {
         slots: config.slots,
         attach: config.attach,
@@ -67,11 +78,7 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
         }
     }
     memory::trim();
-    Ok(Prepared {
-        config,
-        sampler,
-        identity,
-    })
+    Ok(sampler)
 }
 
 /// Samples and ships until `shutdown`, then ships what is left for up to 3 s.
@@ -106,7 +113,13 @@ pub async fn run_prepared(
             identity,
             host: config.host,
         };
-        move || sample(sampler, config.interval, &sink, &stopped)
+        move || {
+            let emit = |sampler: &mut Sampler, end| {
+                sink.push(sampler, end);
+                ControlFlow::Continue(())
+            };
+            sample(sampler, config.interval, emit, &stopped);
+        }
     });
     let sampling = sampling.context("starting the sampling thread")?;
     shutdown.await;
@@ -150,21 +163,26 @@ pub async fn run(
 /// As [`run`]; or no runtime can be built.
 pub fn main_blocking(config: Config) -> anyhow::Result<()> {
     let prepared = prepare(config)?;
-    // One thread is plenty for a batch in 10 s.
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    runtime()?.block_on(async { run_prepared(prepared, interrupted()?).await })
+}
+
+/// A runtime without threads of its own: one is plenty for a batch in 10 s.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("building the runtime")?;
-    runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).context("listening to SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("listening to SIGTERM")?;
-        let shutdown = async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        };
-        run_prepared(prepared, shutdown).await
+        .context("building the runtime")
+}
+
+/// Listens from now on; ready at SIGINT or SIGTERM.
+pub(crate) fn interrupted() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening to SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening to SIGTERM")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     })
 }
 
@@ -175,7 +193,9 @@ struct Sink {
 }
 
 impl Sink {
-    fn push(&self, window: &Window) {
+    fn push(&self, sampler: &mut Sampler, end: Duration) {
+        sampler.set_spool_dropped_rows(self.queue.stats().dropped_rows);
+        let window = sampler.window(clock::micros(end));
         let batch = Batch {
             agent_id: self.identity.agent_id.clone(),
             host: self.host.clone(),
@@ -190,15 +210,18 @@ impl Sink {
     }
 }
 
-/// Ticks at each second of wall time; windows end at multiples of `interval`.
-fn sample(mut sampler: Sampler, interval: Duration, sink: &Sink, stopped: &Receiver<()>) {
+/// Ticks at each second of wall time; windows end at multiples of `interval`,
+/// the last one when `stopped` is closed. `emit` takes each window out of the
+/// sampler and says whether to go on.
+pub(crate) fn sample(
+    mut sampler: Sampler,
+    interval: Duration,
+    mut emit: impl FnMut(&mut Sampler, Duration) -> ControlFlow<()>,
+    stopped: &Receiver<()>,
+) {
     // Sleeping is by the monotonic clock, which may run ahead of a wall clock
     // that is being slewed.
     let slack = TICK / 10;
-    let emit = |sampler: &mut Sampler, end: Duration| {
-        sampler.set_spool_dropped_rows(sink.queue.stats().dropped_rows);
-        sink.push(&sampler.window(clock::micros(end)));
-    };
     sampler.tick();
     let mut last_end = clock::floor(clock::wall(), interval);
     loop {
@@ -216,9 +239,11 @@ fn sample(mut sampler: Sampler, interval: Duration, sink: &Sink, stopped: &Recei
         let end = clock::floor(clock::wall() + slack, interval);
         if end != last_end {
             last_end = end;
-            emit(&mut sampler, end);
+            if emit(&mut sampler, end).is_break() {
+                return;
+            }
         }
     }
     sampler.tick();
-    emit(&mut sampler, clock::wall());
+    let _ = emit(&mut sampler, clock::wall());
 }

@@ -8,6 +8,7 @@ mod families;
 mod host;
 mod inventory;
 mod make;
+mod memory;
 mod net;
 mod numa;
 mod numbers;
@@ -39,8 +40,9 @@ use cpus::Cpus;
 use host::{HostReader, HostReading};
 use inventory::Book;
 use make::Families;
+pub use memory::MemoryObserver;
 use numbers::Numbers;
-pub use observe::{FamilyStatus, Observer, Scene, SceneVm};
+pub use observe::{FamilyStatus, Observer, ObserverEvent, Scene, SceneVm};
 pub use rows::Frame;
 use track::Tracked;
 
@@ -151,7 +153,7 @@ impl Sampler<Probes> {
             vms: MAX_VMS,
             attach: options.attach,
         };
-        let (probes, degraded) = match (options.attach, Probes::attach(&attach)) {
+        let (mut probes, degraded) = match (options.attach, Probes::attach(&attach)) {
             (_, Ok(probes)) => (Some(probes), None),
             (AttachPolicy::Off, Err(_)) => (
                 None,
@@ -159,7 +161,6 @@ impl Sampler<Probes> {
             ),
             (_, Err(error)) => (None, Some(chain(&error))),
         };
-        let mut probes = probes;
         let families = Families::make(&options, probes.as_mut(), degraded.as_deref());
         let mut sampler = Self::with_source(options, probes, degraded);
         sampler.observers = families.observers;
@@ -264,6 +265,8 @@ impl<P: HostSource> Sampler<P> {
         }
         for observer in &mut self.observers {
             observer.tick(&scene);
+            let happened = observer.take_events();
+            self.events.extend(rows::event_rows(&self.host, happened));
         }
         for problem in self.book.take_problems() {
             self.event("labels_broken", format!("host/{}", self.host), problem);
@@ -329,6 +332,8 @@ impl<P: HostSource> Sampler<P> {
         out.more.push(families::rows(&frame, &self.families()));
         for observer in &mut self.observers {
             out.more.extend(observer.window(&frame, &scene));
+            let happened = observer.take_events();
+            out.events.extend(rows::event_rows(frame.host, happened));
         }
         let now = Instant::now();
         for number in self.ended.drain(..).filter_map(|gone| gone.number) {

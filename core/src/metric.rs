@@ -128,6 +128,8 @@ pub const TABLES: &[&Table] = &[
     &crate::rows::HOST_STEAL,
     &crate::rows::CPU_STEAL,
     &crate::rows::VM_QUEUES,
+    &crate::rows::HOST_MEMORY,
+    &crate::rows::VM_MEMORY,
 ];
 
 /// The table of that name.

@@ -55,6 +55,7 @@ const fn optional(global: &'static str, places: &'static [(&'static str, &'stati
 /// each run queue, before that in the clock of load tracking.
 const FIELDS: &[Field] = &[
     field("PID_OFFSET", &[("task_struct", "pid")]),
+    field("TGID_OFFSET", &[("task_struct", "tgid")]),
     field("STATE_OFFSET", &[("task_struct", "__state")]),
     field("FLAGS_OFFSET", &[("task_struct", "flags")]),
     field("CPU_OFFSET", &[("task_struct", "thread_info.cpu")]),
@@ -186,6 +187,9 @@ fn find(bytes: &[u8]) -> Result<Offsets, String> {
         Err(_) => types.offset("rq", "clock_pelt"),
     };
     globals.push(("THROTTLED_CLOCK_OFFSET", clock.unwrap_or(ABSENT)));
+    // `mark_victim(pid)`; since 6.9 `mark_victim(task, uid)`.
+    let victim = types.tracepoint_arguments("mark_victim").unwrap_or(0);
+    globals.push(("VICTIM_IS_TASK", u32::from(victim > 1)));
     Ok(Offsets {
         globals,
         throttling,

@@ -110,6 +110,25 @@ impl Skips {
     }
 }
 
+/// Reclaim, what it writes, and OOM kills. Ends before beginnings.
+pub const RECLAIM: Family = Family {
+    name: "reclaim",
+    hooks: &[
+        "mm_vmscan_direct_reclaim_end",
+        "mm_vmscan_memcg_reclaim_end",
+        "mm_vmscan_direct_reclaim_begin",
+        "mm_vmscan_memcg_reclaim_begin",
+        "mm_vmscan_write_folio",
+        "mark_victim",
+    ],
+};
+
+/// Compaction, apart: a kernel may be built without.
+pub const COMPACTION: Family = Family {
+    name: "compaction",
+    hooks: &["mm_compaction_end", "mm_compaction_begin"],
+};
+
 /// How far a family got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {

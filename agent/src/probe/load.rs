@@ -5,6 +5,7 @@ use std::{fs, io};
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Endianness};
 use headroom_abi::blame::CpuLog;
+use headroom_abi::memory::{KILLS_LEN, MemoryStats};
 use headroom_abi::sched::{CpuStats, PIDS_PER_ELEMENT, PidSlots, SlotStats};
 use headroom_abi::virtio::QueueStats;
 use rustix::io::Errno;
@@ -13,6 +14,7 @@ use crate::probe::block::{self, BlockProbes};
 use crate::probe::error::{ProbeError, answered};
 use crate::probe::family::{self, Attached, Family, Kind};
 use crate::probe::map::{DoorbellRecord, Mapped, WhichDoorbell};
+use crate::probe::memory::MemoryReader;
 use crate::probe::node::{self, Topology};
 use crate::probe::queues::{self, Queues};
 use crate::probe::slots::Table;
@@ -80,6 +82,7 @@ fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes,
     families.extend(others(&mut ebpf, options.attach, kernel));
     let (block, attached) = attach_block(&mut ebpf, options.attach, kernel);
     families.push(attached);
+    let memory = memory_reader(&mut ebpf, &families, &sizes)?;
     let slots = taken(&mut ebpf, "SLOT_STATS")?;
     let pids = taken(&mut ebpf, "PID_SLOTS")?;
     let queues = taken(&mut ebpf, "QUEUE_STATS")?;
@@ -110,6 +113,7 @@ fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes,
         map_bytes: sizes.bytes(),
         families,
         block,
+        memory,
         #[cfg(feature = "bpf-log")]
         _diagnostics: crate::probe::diagnostics::Diagnostics::start(&mut ebpf),
         programs: ebpf,
@@ -133,12 +137,15 @@ fn others(ebpf: &mut Ebpf, policy: AttachPolicy, kernel: &Kernel) -> Vec<Attache
         ),
         _ => attach(&family::IRQ),
     };
+    let reclaim = attach(&family::RECLAIM);
+    let compaction = attach(&family::COMPACTION);
     let virtio = match policy {
         AttachPolicy::Off => AttachPolicy::Off,
         _ => AttachPolicy::RawTp,
     };
     let virtio = family::VIRTIO.attach(ebpf, virtio, &kernel.btf);
-    vec![numa, irq, Attached::of(&family::VIRTIO, virtio)]
+    let virtio = Attached::of(&family::VIRTIO, virtio);
+    vec![numa, irq, virtio, reclaim, compaction]
 }
 
 /// The family of disks, with its maps.
@@ -167,6 +174,27 @@ fn attach_block(
         Ok((kind, probes)) => (Some(probes), Attached::of(&family, Ok(kind))),
         Err(error) => (None, Attached::of(&family, Err(error))),
     }
+}
+
+/// The reader of the memory families; `None` where neither is attached.
+fn memory_reader(
+    ebpf: &mut Ebpf,
+    families: &[Attached],
+    sizes: &Sizes,
+) -> Result<Option<MemoryReader>, ProbeError> {
+    let source = |of: &Family| families.iter().find(|f| f.family == of.name)?.source;
+    let (reclaim, compaction) = (source(&family::RECLAIM), source(&family::COMPACTION));
+    if reclaim.is_none() && compaction.is_none() {
+        return Ok(None);
+    }
+    let stats = taken(ebpf, "MEMORY_STATS")?;
+    let kills = taken(ebpf, "OOM_KILLS")?;
+    Ok(Some(MemoryReader {
+        reclaim,
+        compaction,
+        stats: mapped("MEMORY_STATS", &stats, sizes.vms)?,
+        kills: mapped("OOM_KILLS", &kills, KILLS_LEN)?,
+    }))
 }
 
 /// Programs that do nothing at the hooks that fire all the time; detached when
@@ -235,7 +263,7 @@ impl Sizes {
         }
     }
 
-    const fn maps(&self) -> [(&'static str, u32); 7] {
+    const fn maps(&self) -> [(&'static str, u32); 8] {
         [
             ("PID_SLOTS", self.pids),
             ("SLOT_STATS", self.slots),
@@ -244,6 +272,7 @@ impl Sizes {
             ("CPU_LOGS", self.cpus),
             ("CPU_NODES", self.cpus),
             ("BLAME", self.vms * self.vms),
+            ("MEMORY_STATS", self.vms),
         ]
     }
 
@@ -254,6 +283,7 @@ impl Sizes {
             + self.cpus as u64 * (size_of::<CpuStats>() + size_of::<CpuLog>() + 8) as u64
             + self.vms as u64 * self.vms as u64 * 8
             + block::MAP_BYTES
+            + self.vms as u64 * size_of::<MemoryStats>() as u64
     }
 }
 

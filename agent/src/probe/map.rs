@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use aya::Pod;
 use headroom_abi::blame::{CpuLog, KINDS};
 use headroom_abi::hist::BUCKETS;
+use headroom_abi::memory::{MemoryStats, OomKill};
 use headroom_abi::sched::{CpuStats, PidSlots, SlotStats, state};
 use headroom_abi::tag;
 use headroom_abi::virtio::{Doorbell, DoorbellKey, QueueStats};
@@ -104,6 +105,12 @@ impl SlotRecord {
         })
     }
 }
+
+/// Records whose counters are read one by one: aligned integers only.
+pub trait Tearable: Copy {}
+
+impl Tearable for MemoryStats {}
+impl Tearable for OomKill {}
 
 /// A CPU's totals and log at one moment.
 pub struct CpuRecord {
@@ -272,6 +279,15 @@ impl Mapped<u64> {
     pub fn value(&self, index: usize) -> u64 {
         // SAFETY: an aligned word of the mapping.
         unsafe { AtomicU64::from_ptr(self.element(index)) }.load(Ordering::Relaxed)
+    }
+}
+
+impl<T: Tearable> Mapped<T> {
+    /// A copy of an element without a lock: each counter in it is right, two of
+    /// them may be an event apart.
+    pub fn copy(&self, index: usize) -> T {
+        // SAFETY: within the mapping; any bytes are a valid `T`.
+        unsafe { self.element(index).read_volatile() }
     }
 }
 

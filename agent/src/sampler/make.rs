@@ -3,6 +3,7 @@
 use super::SamplerOptions;
 use super::block::BlockObserver;
 use super::inventory::{Book, InventoryFamily, Places};
+use super::memory::MemoryObserver;
 use super::net::Net;
 use super::numa::Numa;
 use super::observe::Observer;
@@ -40,6 +41,9 @@ impl Families {
         let queues = queues
             .map(|queues| Box::new(queues) as Box<dyn QueueSource>)
             .ok_or_else(without);
+        let stalls = probes.as_mut().and_then(|p| p.take_memory());
+        let host = options.host.clone();
+        let memory = MemoryObserver::new(host, &options.proc, &options.sys, stalls);
         let places = Places {
             proc: proc(),
             libvirt: options.libvirt.clone(),
@@ -50,6 +54,7 @@ impl Families {
             Box::new(inventory),
             Box::new(Net::new(proc(), options.attach)),
             Box::new(Numa::new(proc())),
+            Box::new(memory),
             Box::new(Steal::new()),
             Box::new(Tasks::new(proc())),
             Box::new(Virtio::new(queues, proc())),

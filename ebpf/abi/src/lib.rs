@@ -9,6 +9,7 @@
 pub mod blame;
 pub mod block;
 pub mod hist;
+pub mod memory;
 pub mod net;
 pub mod sched;
 pub mod tag;

@@ -12,6 +12,7 @@ mod header;
 mod hook;
 mod irq;
 mod maps;
+mod memory;
 mod numa;
 mod owner;
 mod sched;

@@ -76,6 +76,7 @@ fn kernel(arguments: u32) -> Vec<u8> {
             ("__state", 1, 192),
             ("", 2, 256),
             ("flags", 1, 320),
+            ("tgid", 1, 352),
             ("thread_info", 5, 0),
             ("se", 4, 2048),
             ("sched_info", 6, 4096),
