@@ -81,7 +81,7 @@ pub const BLOCK_BEFORE_6_5: Family = Family {
 };
 
 /// Every family; a tracepoint is in one.
-const ALL: [&Family; 5] = [&SCHED, &NUMA, &IRQ, &VIRTIO, &BLOCK];
+const ALL: [&Family; 7] = [&SCHED, &NUMA, &IRQ, &VIRTIO, &BLOCK, &RECLAIM, &COMPACTION];
 
 /// Name of the family that a tracepoint is in.
 pub fn of_hook(hook: &str) -> &'static str {
