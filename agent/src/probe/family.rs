@@ -80,6 +80,15 @@ pub const BLOCK_BEFORE_6_5: Family = Family {
     hooks: BLOCK.hooks.split_at(5).0,
 };
 
+/// Every family; a tracepoint is in one.
+const ALL: [&Family; 7] = [&SCHED, &NUMA, &IRQ, &VIRTIO, &BLOCK, &RECLAIM, &COMPACTION];
+
+/// Name of the family that a tracepoint is in.
+pub fn of_hook(hook: &str) -> &'static str {
+    let family = ALL.iter().find(|family| family.hooks.contains(&hook));
+    family.map_or("none", |family| family.name)
+}
+
 /// Attached programs, asked how often the kernel did not run them because an
 /// interrupt came while the same program ran on that CPU.
 pub struct Skips(Vec<ProgramFd>);
