@@ -22,7 +22,8 @@ pub const ENTRY: &str = "bare::guest";
 /// What the vCPUs of a guest do.
 #[derive(Clone, Copy, Debug)]
 pub enum Plan {
-    /// Run this many thousandths of the time and halt otherwise.
+    /// Run this many thousandths of the time and halt otherwise; for 0 wake up
+    /// once a second and halt again.
     Busy(u64),
     /// Each two wake one another this many times a second.
     Pairs(u64),
@@ -130,10 +131,15 @@ fn run(vcpu: &mut VcpuFd) {
 fn busy(mut vcpu: VcpuFd, share: u64) {
     loop {
         let start = cpu_time();
-        while cpu_time() - start < Duration::from_millis(1) {
+        run(&mut vcpu);
+        while share > 0 && cpu_time() - start < Duration::from_millis(1) {
             run(&mut vcpu);
         }
         let spent = cpu_time() - start;
+        if share == 0 {
+            thread::sleep(Duration::from_secs(1));
+            continue;
+        }
         let parts = u32::try_from(1000 - share).expect("thousandths");
         thread::sleep(spent * parts / u32::try_from(share).expect("thousandths"));
     }

@@ -15,6 +15,7 @@ mod rates;
 #[path = "../ship/server.rs"]
 #[expect(dead_code, reason = "the shipping tests order faults, these do not")]
 mod server;
+mod weight;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

