@@ -7,6 +7,7 @@
 //! call a thread.
 
 mod blame;
+mod block;
 mod btf;
 mod caps;
 mod cost;
@@ -16,8 +17,11 @@ mod error;
 mod family;
 mod load;
 mod map;
+mod memory;
+mod net;
 mod node;
 mod object;
+mod queues;
 mod reading;
 mod slots;
 mod unknown;
@@ -30,15 +34,19 @@ use headroom_abi::blame::CpuLog;
 use headroom_abi::sched::{CpuStats, PIDS_PER_ELEMENT, PidSlots, SlotStats, state};
 use headroom_abi::tag;
 
+pub use block::{BlockProbes, BlockReading, BlockSource, MAX_OPEN, MAX_PAIRS};
 pub use cost::{CostMeter, ProgramCost};
 pub use error::{HeaderError, ProbeError};
 pub use family::Attached;
 pub use load::EmptyPrograms;
+pub use memory::MemoryReader;
+pub use net::NetDrops;
 pub use object::{Header, check as check_object, embedded};
+pub use queues::Queues;
 pub use reading::{Reading, ThreadState};
 pub use slots::Slot;
 
-use crate::probe::map::{Mapped, PidElement, Registration, SlotRecord};
+use crate::probe::map::{Mapped, PidElement, QueueRecord, Registration, SlotRecord};
 use crate::probe::reading::Floor;
 use crate::probe::slots::Table;
 use crate::probe::unknown::Baseline;
@@ -96,12 +104,16 @@ pub struct Probes {
     cpus: Mapped<CpuStats>,
     logs: Mapped<CpuLog>,
     blame: Mapped<u64>,
+    queue_records: Array<MapData, QueueRecord>,
+    queues: Option<Queues>,
     vms: u32,
     table: Table,
     numa_nodes: usize,
     throttling: bool,
     map_bytes: u64,
     families: Vec<Attached>,
+    block: Option<BlockProbes>,
+    memory: Option<MemoryReader>,
     #[cfg(feature = "bpf-log")]
     _diagnostics: Option<diagnostics::Diagnostics>,
     // Holds the links; last, so that it is dropped when nothing reads any more.
@@ -128,6 +140,30 @@ impl Probes {
     #[must_use]
     pub fn families(&self) -> &[Attached] {
         &self.families
+    }
+
+    /// What the family `virtio` counts, for its observer; once.
+    pub const fn take_queues(&mut self) -> Option<Queues> {
+        self.queues.take()
+    }
+
+    /// The block family, once; it works as long as these probes live.
+    ///
+    /// # Errors
+    /// Why it is not attached, or that it was handed out before.
+    pub fn take_block(&mut self) -> Result<BlockProbes, String> {
+        let reason = || {
+            let family = self.families.iter().find(|f| f.family == "block");
+            let reason = family.and_then(|f| f.reason.clone());
+            reason.unwrap_or_else(|| "handed out before".to_owned())
+        };
+        self.block.take().ok_or_else(reason)
+    }
+
+    /// The reader of stalls for want of memory; once, and `None` where their
+    /// programs are not attached.
+    pub fn take_memory(&mut self) -> Option<MemoryReader> {
+        self.memory.take()
     }
 
     /// Starts to count a thread: its id in the initial pid namespace, and whose
@@ -166,6 +202,7 @@ impl Probes {
         let written = self
             .records
             .set(u32::from(number), record, 0)
+            .and_then(|()| self.queue_records.set(u32::from(number), queues::EMPTY, 0))
             .and_then(|()| {
                 self.pids
                     .set(tid / PIDS_PER_ELEMENT, PidElement(element), 0)

@@ -2,17 +2,26 @@
 //! window: subtract and make rows.
 
 mod blame;
+mod block;
 mod cpus;
 mod families;
 mod host;
 mod inventory;
+mod make;
+mod memory;
+mod net;
+mod numa;
 mod numbers;
 mod observe;
 mod repeat;
 mod rows;
 mod sched;
+mod stat;
+mod steal;
+mod tasks;
 mod topology;
 mod track;
+pub mod virtio;
 pub mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +29,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use headroom_core::batch::Chunk;
-use headroom_core::rows::{EventRow, HostRow, VcpuRow, VmRow};
+use headroom_core::rows::{BlameRow, EventRow, HostRow, VcpuRow, VmRow};
 
 use crate::clock;
 use crate::discover::{Discovery, Vm, VmKey};
@@ -29,11 +38,12 @@ use crate::source::{HostSource, Mixed, ThreadSource as _};
 use blame::{Matrix, Waited};
 use cpus::Cpus;
 use host::{HostReader, HostReading};
-use inventory::{Book, InventoryFamily, Places};
+use inventory::Book;
+use make::Families;
+pub use memory::MemoryObserver;
 use numbers::Numbers;
-pub use observe::{FamilyStatus, Observer, Scene, SceneVm};
+pub use observe::{FamilyStatus, Observer, ObserverEvent, Scene, SceneVm};
 pub use rows::Frame;
-use topology::TopologyFamily;
 use track::Tracked;
 
 /// VMs that have a number in the probes' maps at once.
@@ -89,6 +99,8 @@ pub struct Window {
     pub hosts: Vec<HostRow>,
     /// What happened since the last window.
     pub events: Vec<EventRow>,
+    /// Who had the CPUs that the VMs waited for.
+    pub blame: Vec<BlameRow>,
     /// Rows of the other families.
     pub more: Vec<Chunk>,
 }
@@ -102,6 +114,7 @@ impl Window {
             Chunk::of(&self.vms),
             Chunk::of(&self.hosts),
             Chunk::of(&self.events),
+            Chunk::of(&self.blame),
         ];
         all.into_iter()
             .chain(self.more.iter().cloned())
@@ -140,7 +153,7 @@ impl Sampler<Probes> {
             vms: MAX_VMS,
             attach: options.attach,
         };
-        let (probes, degraded) = match (options.attach, Probes::attach(&attach)) {
+        let (mut probes, degraded) = match (options.attach, Probes::attach(&attach)) {
             (_, Ok(probes)) => (Some(probes), None),
             (AttachPolicy::Off, Err(_)) => (
                 None,
@@ -148,16 +161,10 @@ impl Sampler<Probes> {
             ),
             (_, Err(error)) => (None, Some(chain(&error))),
         };
-        let topology = TopologyFamily::new(options.sys.clone(), options.proc.clone());
-        let places = Places {
-            proc: options.proc.clone(),
-            libvirt: options.libvirt.clone(),
-        };
-        let labels = options.labels.clone();
+        let families = Families::make(&options, probes.as_mut(), degraded.as_deref());
         let mut sampler = Self::with_source(options, probes, degraded);
-        let inventory = InventoryFamily::new(places, labels, sampler.book.clone());
-        sampler.observers.push(Box::new(topology));
-        sampler.observers.push(Box::new(inventory));
+        sampler.observers = families.observers;
+        sampler.book = families.book;
         sampler
     }
 }
@@ -263,6 +270,8 @@ impl<P: HostSource> Sampler<P> {
         }
         for observer in &mut self.observers {
             observer.tick(&scene);
+            let happened = observer.take_events();
+            self.events.extend(rows::event_rows(&self.host, happened));
         }
         for problem in self.book.take_problems() {
             self.event("labels_broken", format!("host/{}", self.host), problem);
@@ -317,10 +326,9 @@ impl<P: HostSource> Sampler<P> {
         }
         let scene = scene(&self.live, &self.ended);
         if let Some(probes) = self.source.probes() {
-            let rows = self
+            out.blame = self
                 .matrix
                 .window(&frame, &scene, &blamed, &|victim| probes.blamed(victim));
-            out.more.push(Chunk::of(&rows));
             if let Some(cpus) = &mut self.cpus {
                 out.more
                     .extend(cpus.rows(&frame, probes.cpus(), clock::monotonic_ns()));
@@ -329,6 +337,8 @@ impl<P: HostSource> Sampler<P> {
         out.more.push(families::rows(&frame, &self.families()));
         for observer in &mut self.observers {
             out.more.extend(observer.window(&frame, &scene));
+            let happened = observer.take_events();
+            out.events.extend(rows::event_rows(frame.host, happened));
         }
         let now = Instant::now();
         for number in self.ended.drain(..).filter_map(|gone| gone.number) {
@@ -366,7 +376,14 @@ impl<P: HostSource> Sampler<P> {
             }],
         };
         let others = self.observers.iter().flat_map(|o| o.status());
-        probes.into_iter().chain(others).collect()
+        let mut all = probes;
+        for family in others {
+            // One that works on the probes is named by them already.
+            if all.iter().all(|known| known.family != family.family) {
+                all.push(family);
+            }
+        }
+        all
     }
 
     fn started(&mut self, vm: &Vm) -> Tracked<P> {

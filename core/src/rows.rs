@@ -76,11 +76,23 @@ macro_rules! table {
 }
 
 mod advice;
+mod block;
 mod host;
 mod inventory;
+mod memory;
+mod net;
+mod numa;
+mod overhead;
 mod sched;
+mod virtio;
 
 pub use advice::*;
+pub use block::*;
 pub use host::*;
 pub use inventory::*;
+pub use memory::*;
+pub use net::*;
+pub use numa::*;
+pub use overhead::*;
 pub use sched::*;
+pub use virtio::*;

@@ -1,5 +1,7 @@
 //! The operator's command: everything at once, SQL, live view, lab, checks.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,7 +10,6 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod config;
 mod doctor;
-mod lab;
 mod output;
 mod serve;
 mod sql;
@@ -39,7 +40,7 @@ enum Command {
     Top(top::TopArgs),
     /// Real guests to look at
     #[command(subcommand)]
-    Lab(lab::Lab),
+    Lab(headroom_lab::Lab),
     /// Measures what headroom itself costs
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -92,7 +93,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
                 Command::Up(args) => up::run(args).await.map(|()| ExitCode::SUCCESS),
                 Command::Sql(args) => sql::run(args).await.map(|()| ExitCode::SUCCESS),
                 Command::Top(args) => top::run(args).await.map(|()| ExitCode::SUCCESS),
-                Command::Lab(lab) => lab::run(lab).await.map(|()| ExitCode::SUCCESS),
+                Command::Lab(lab) => headroom_lab::run(lab).await.map(|()| ExitCode::SUCCESS),
                 Command::Doctor(args) => doctor::run(args).await,
                 Command::Serve(_) | Command::Bench(_) | Command::Config(_) => Ok(ExitCode::SUCCESS),
             }

@@ -5,6 +5,9 @@
 
 use std::fs;
 
+use headroom_abi::block::BlockOffsets;
+
+use crate::probe::block;
 use crate::probe::error::ProbeError;
 
 /// The kernel's types.
@@ -13,6 +16,7 @@ pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
 /// Names and qualifiers: typedef, volatile, const, restrict.
 const KIND_TYPEDEF: u32 = 8;
 const KIND_RESTRICT: u32 = 11;
@@ -51,6 +55,7 @@ const fn optional(global: &'static str, places: &'static [(&'static str, &'stati
 /// each run queue, before that in the clock of load tracking.
 const FIELDS: &[Field] = &[
     field("PID_OFFSET", &[("task_struct", "pid")]),
+    field("TGID_OFFSET", &[("task_struct", "tgid")]),
     field("STATE_OFFSET", &[("task_struct", "__state")]),
     field("FLAGS_OFFSET", &[("task_struct", "flags")]),
     field("CPU_OFFSET", &[("task_struct", "thread_info.cpu")]),
@@ -92,6 +97,8 @@ pub struct Offsets {
     pub globals: Vec<(&'static str, u32)>,
     /// Whether throttled time can be told.
     pub throttling: bool,
+    /// Those of the block family; what this kernel lacks for it.
+    pub block: Result<BlockOffsets, String>,
 }
 
 impl Offsets {
@@ -111,6 +118,51 @@ impl Offsets {
 pub fn offsets() -> Result<Offsets, ProbeError> {
     let bytes = fs::read(PATH).map_err(|source| ProbeError::NoKernelBtf { path: PATH, source })?;
     find(&bytes).map_err(|problem| ProbeError::KernelBtf { problem })
+}
+
+/// What the program of queue drops must know of this kernel; offsets in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetOffsets {
+    /// `SKB_DROP_REASON_FULL_RING`, since 5.18.
+    pub full_ring: u32,
+    /// Of `sk_buff.dev`.
+    pub skb_dev: u32,
+    /// Of `sk_buff.queue_mapping`.
+    pub skb_queue: u32,
+    /// Of `net_device.ifindex`.
+    pub dev_ifindex: u32,
+    /// Of `net_device.nd_net`.
+    pub dev_net: u32,
+    /// Of `net.ns.inum`.
+    pub net_inum: u32,
+}
+
+/// Reads them.
+///
+/// # Errors
+/// No BTF, or a kernel without the reason or with other structures.
+pub fn net_offsets() -> Result<NetOffsets, ProbeError> {
+    let bytes = fs::read(PATH).map_err(|source| ProbeError::NoKernelBtf { path: PATH, source })?;
+    find_net(&bytes).map_err(|problem| ProbeError::KernelBtf { problem })
+}
+
+fn find_net(bytes: &[u8]) -> Result<NetOffsets, String> {
+    let types = Types::parse(bytes).ok_or("truncated or of an unknown format")?;
+    let arguments = types.tracepoint_arguments("kfree_skb");
+    if arguments.is_none_or(|n| n < 3) {
+        return Err("the tracepoint kfree_skb tells no reason (kernel 5.17)".to_owned());
+    }
+    let field = |of: &str, path: &str| types.offset(of, path);
+    Ok(NetOffsets {
+        full_ring: types
+            .enumerator("SKB_DROP_REASON_FULL_RING")
+            .ok_or("taps drop without a reason (kernel 5.18)")?,
+        skb_dev: field("sk_buff", "dev")?,
+        skb_queue: field("sk_buff", "queue_mapping")?,
+        dev_ifindex: field("net_device", "ifindex")?,
+        dev_net: field("net_device", "nd_net")?,
+        net_inum: field("net", "ns.inum")?,
+    })
 }
 
 fn find(bytes: &[u8]) -> Result<Offsets, String> {
@@ -135,9 +187,13 @@ fn find(bytes: &[u8]) -> Result<Offsets, String> {
         Err(_) => types.offset("rq", "clock_pelt"),
     };
     globals.push(("THROTTLED_CLOCK_OFFSET", clock.unwrap_or(ABSENT)));
+    // `mark_victim(pid)`; since 6.9 `mark_victim(task, uid)`.
+    let victim = types.tracepoint_arguments("mark_victim").unwrap_or(0);
+    globals.push(("VICTIM_IS_TASK", u32::from(victim > 1)));
     Ok(Offsets {
         globals,
         throttling,
+        block: block::offsets(&types),
     })
 }
 
@@ -156,7 +212,7 @@ fn offset(types: &Types<'_>, field: &Field) -> Result<u32, String> {
 }
 
 /// All types, by number; type 0 is void.
-struct Types<'a> {
+pub struct Types<'a> {
     types: Vec<Type<'a>>,
     strings: &'a [u8],
 }
@@ -180,7 +236,7 @@ impl Type<'_> {
 }
 
 impl<'a> Types<'a> {
-    fn parse(bytes: &'a [u8]) -> Option<Self> {
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         if u16::from_le_bytes(*bytes.first_chunk()?) != MAGIC {
             return None;
         }
@@ -226,7 +282,7 @@ impl<'a> Types<'a> {
     }
 
     /// Offset in bytes of a member, or of a member of one, `a.b`.
-    fn offset(&self, of: &str, path: &str) -> Result<u32, String> {
+    pub fn offset(&self, of: &str, path: &str) -> Result<u32, String> {
         let mut at = self
             .struct_named(of)
             .ok_or_else(|| format!("no struct {of}"))?;
@@ -283,8 +339,17 @@ impl<'a> Types<'a> {
         })
     }
 
+    /// Value of a name in any enumeration.
+    fn enumerator(&self, name: &str) -> Option<u32> {
+        let enums = self.types.iter().filter(|t| t.kind() == KIND_ENUM);
+        enums
+            .flat_map(|t| t.extra.chunks_exact(8))
+            .find(|e| word(e, 0).is_some_and(|n| self.name(n) == name.as_bytes()))
+            .and_then(|e| word(e, 4))
+    }
+
     /// Arguments of a tracepoint, the leading data pointer not counted.
-    fn tracepoint_arguments(&self, tracepoint: &str) -> Option<usize> {
+    pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<usize> {
         let name = format!("btf_trace_{tracepoint}");
         let alias = self
             .types

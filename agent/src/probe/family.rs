@@ -1,6 +1,8 @@
 //! Families of programs: each is attached, fails and reports on its own.
 
-use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use aya::programs::{BtfTracePoint, Program, ProgramError, ProgramFd, RawTracePoint};
 use aya::{Btf, Ebpf};
 use rustix::io::Errno;
 
@@ -42,6 +44,80 @@ pub const IRQ: Family = Family {
         "softirq_entry",
         "local_timer_entry",
     ],
+};
+
+/// Doorbells and interrupts of guests. By name, for KVM may be a module, of
+/// which the loader has no BTF.
+pub const VIRTIO: Family = Family {
+    name: "virtio",
+    hooks: &[
+        "kvm_userspace_exit",
+        "kvm_pio",
+        "kvm_mmio",
+        "kvm_fast_mmio",
+        "kvm_msi_set_irq",
+        "kvm_set_irq",
+    ],
+};
+
+/// Requests of disks. Starts last, so that each request that is followed is
+/// followed to its end.
+pub const BLOCK: Family = Family {
+    name: "block",
+    hooks: &[
+        "block_rq_merge",
+        "block_rq_requeue",
+        "block_rq_complete",
+        "block_rq_issue",
+        "block_rq_insert",
+        "block_io_start",
+    ],
+};
+
+/// The same before 6.5, which has no `block_io_start`.
+pub const BLOCK_BEFORE_6_5: Family = Family {
+    name: BLOCK.name,
+    hooks: BLOCK.hooks.split_at(5).0,
+};
+
+/// Attached programs, asked how often the kernel did not run them because an
+/// interrupt came while the same program ran on that CPU.
+pub struct Skips(Vec<ProgramFd>);
+
+impl Skips {
+    /// All of them since they were attached; `None` where the kernel does not
+    /// tell (before 5.12).
+    pub fn total(&self) -> Option<u64> {
+        let mut total = 0;
+        for program in &self.0 {
+            let fd = program.as_fd().as_raw_fd();
+            let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let line = text
+                .lines()
+                .find_map(|l| l.strip_prefix("recursion_misses:"))?;
+            total += line.trim().parse::<u64>().ok()?;
+        }
+        Some(total)
+    }
+}
+
+/// Reclaim, what it writes, and OOM kills. Ends before beginnings.
+pub const RECLAIM: Family = Family {
+    name: "reclaim",
+    hooks: &[
+        "mm_vmscan_direct_reclaim_end",
+        "mm_vmscan_memcg_reclaim_end",
+        "mm_vmscan_direct_reclaim_begin",
+        "mm_vmscan_memcg_reclaim_begin",
+        "mm_vmscan_write_folio",
+        "mark_victim",
+    ],
+};
+
+/// Compaction, apart: a kernel may be built without.
+pub const COMPACTION: Family = Family {
+    name: "compaction",
+    hooks: &["mm_compaction_end", "mm_compaction_begin"],
 };
 
 /// How far a family got.
@@ -151,6 +227,22 @@ impl Kind {
 }
 
 impl Family {
+    /// Runs that the kernel left out in attached programs, see [`Skips`].
+    ///
+    /// # Errors
+    /// A program's descriptor cannot be copied.
+    pub fn skips(&self, kind: Kind, ebpf: &Ebpf) -> Result<Skips, ProbeError> {
+        let hooks = self.hooks.iter();
+        let programs = hooks.filter_map(|hook| ebpf.program(&kind.symbol(hook)));
+        let copy = |program: &Program| {
+            let fd = program.fd()?.try_clone();
+            fd.map_err(ProgramError::IOError)
+        };
+        let fds: Result<_, ProgramError> = programs.map(copy).collect();
+        fds.map(Skips)
+            .map_err(|source| ProbeError::ProgramInfo { source })
+    }
+
     /// Attaches the family by the policy: all of it or nothing.
     ///
     /// # Errors

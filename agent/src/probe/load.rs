@@ -2,16 +2,21 @@
 
 use std::{fs, io};
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Endianness};
 use headroom_abi::blame::CpuLog;
+use headroom_abi::memory::{KILLS_LEN, MemoryStats};
 use headroom_abi::sched::{CpuStats, PIDS_PER_ELEMENT, PidSlots, SlotStats};
+use headroom_abi::virtio::QueueStats;
 use rustix::io::Errno;
 
+use crate::probe::block::{self, BlockProbes};
 use crate::probe::error::{ProbeError, answered};
 use crate::probe::family::{self, Attached, Family, Kind};
-use crate::probe::map::Mapped;
+use crate::probe::map::{DoorbellRecord, Mapped, WhichDoorbell};
+use crate::probe::memory::MemoryReader;
 use crate::probe::node::{self, Topology};
+use crate::probe::queues::{self, Queues};
 use crate::probe::slots::Table;
 use crate::probe::{AttachPolicy, ProbeOptions, Probes, btf, caps, object};
 
@@ -75,21 +80,40 @@ fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes,
     let kind = family::SCHED.attach(&mut ebpf, options.attach, &kernel.btf)?;
     let mut families = vec![Attached::of(&family::SCHED, Ok(kind))];
     families.extend(others(&mut ebpf, options.attach, kernel));
+    let (block, attached) = attach_block(&mut ebpf, options.attach, kernel);
+    families.push(attached);
+    let memory = memory_reader(&mut ebpf, &families, &sizes)?;
     let slots = taken(&mut ebpf, "SLOT_STATS")?;
+    let pids = taken(&mut ebpf, "PID_SLOTS")?;
+    let queues = taken(&mut ebpf, "QUEUE_STATS")?;
+    let watched = Queues {
+        pids: queues::again(&pids)?,
+        stats: mapped("QUEUE_STATS", &queues, sizes.slots)?,
+        bells: bells(&mut ebpf)?,
+        scheduler: kind.name(),
+        without_kvm: families
+            .iter()
+            .find(|f| f.family == family::VIRTIO.name)
+            .and_then(|f| f.reason.clone()),
+    };
     Ok(Probes {
         source: kind.name(),
         slots: mapped("SLOT_STATS", &slots, sizes.slots)?,
         cpus: mapped("CPU_STATS", &taken(&mut ebpf, "CPU_STATS")?, sizes.cpus)?,
         logs: mapped("CPU_LOGS", &taken(&mut ebpf, "CPU_LOGS")?, sizes.cpus)?,
         blame: mapped("BLAME", &taken(&mut ebpf, "BLAME")?, sizes.vms * sizes.vms)?,
+        queue_records: typed(queues)?,
+        queues: Some(watched),
         vms: sizes.vms,
-        pids: typed(taken(&mut ebpf, "PID_SLOTS")?)?,
+        pids: typed(pids)?,
         records: typed(slots)?,
         table: Table::new(options.slots),
         numa_nodes: kernel.topology.nodes,
         throttling: kernel.offsets.throttling,
         map_bytes: sizes.bytes(),
         families,
+        block,
+        memory,
         #[cfg(feature = "bpf-log")]
         _diagnostics: crate::probe::diagnostics::Diagnostics::start(&mut ebpf),
         programs: ebpf,
@@ -113,7 +137,64 @@ fn others(ebpf: &mut Ebpf, policy: AttachPolicy, kernel: &Kernel) -> Vec<Attache
         ),
         _ => attach(&family::IRQ),
     };
-    vec![numa, irq]
+    let reclaim = attach(&family::RECLAIM);
+    let compaction = attach(&family::COMPACTION);
+    let virtio = match policy {
+        AttachPolicy::Off => AttachPolicy::Off,
+        _ => AttachPolicy::RawTp,
+    };
+    let virtio = family::VIRTIO.attach(ebpf, virtio, &kernel.btf);
+    let virtio = Attached::of(&family::VIRTIO, virtio);
+    vec![numa, irq, virtio, reclaim, compaction]
+}
+
+/// The family of disks, with its maps.
+fn attach_block(
+    ebpf: &mut Ebpf,
+    policy: AttachPolicy,
+    kernel: &Kernel,
+) -> (Option<BlockProbes>, Attached) {
+    let offsets = match &kernel.offsets.block {
+        Ok(offsets) => offsets,
+        Err(problem) => {
+            let reason = format!("kernel BTF: {problem}");
+            return (None, Attached::left_out(&family::BLOCK, &reason));
+        }
+    };
+    let family = match offsets.has_io_start {
+        0 => family::BLOCK_BEFORE_6_5,
+        _ => family::BLOCK,
+    };
+    let attached = family.attach(ebpf, policy, &kernel.btf).and_then(|kind| {
+        let skips = family.skips(kind, ebpf)?;
+        let probes = BlockProbes::new(kind.name(), skips, |map| taken(ebpf, map))?;
+        Ok((kind, probes))
+    });
+    match attached {
+        Ok((kind, probes)) => (Some(probes), Attached::of(&family, Ok(kind))),
+        Err(error) => (None, Attached::of(&family, Err(error))),
+    }
+}
+
+/// The reader of the memory families; `None` where neither is attached.
+fn memory_reader(
+    ebpf: &mut Ebpf,
+    families: &[Attached],
+    sizes: &Sizes,
+) -> Result<Option<MemoryReader>, ProbeError> {
+    let source = |of: &Family| families.iter().find(|f| f.family == of.name)?.source;
+    let (reclaim, compaction) = (source(&family::RECLAIM), source(&family::COMPACTION));
+    if reclaim.is_none() && compaction.is_none() {
+        return Ok(None);
+    }
+    let stats = taken(ebpf, "MEMORY_STATS")?;
+    let kills = taken(ebpf, "OOM_KILLS")?;
+    Ok(Some(MemoryReader {
+        reclaim,
+        compaction,
+        stats: mapped("MEMORY_STATS", &stats, sizes.vms)?,
+        kills: mapped("OOM_KILLS", &kills, KILLS_LEN)?,
+    }))
 }
 
 /// Programs that do nothing at the hooks that fire all the time; detached when
@@ -152,10 +233,12 @@ fn open(bytes: &[u8], slots: u16, kernel: &Kernel, sizes: &Sizes) -> Result<Ebpf
     for (global, offset) in &kernel.offsets.globals {
         loader.override_global(global, offset, true);
     }
-    for (map, len) in sizes.maps() {
+    for (map, len) in sizes.maps().into_iter().chain(block::SIZES) {
         loader.map_max_entries(map, len);
     }
+    let block = block::Offsets(kernel.offsets.block.clone().unwrap_or_default());
     loader
+        .override_global("BLOCK_OFFSETS", &block, true)
         .override_global("BLAME_COLUMNS", &sizes.vms, true)
         .load(bytes)
         .map_err(|source| not_loaded(slots, source))
@@ -180,23 +263,27 @@ impl Sizes {
         }
     }
 
-    const fn maps(&self) -> [(&'static str, u32); 6] {
+    const fn maps(&self) -> [(&'static str, u32); 8] {
         [
             ("PID_SLOTS", self.pids),
             ("SLOT_STATS", self.slots),
+            ("QUEUE_STATS", self.slots),
             ("CPU_STATS", self.cpus),
             ("CPU_LOGS", self.cpus),
             ("CPU_NODES", self.cpus),
             ("BLAME", self.vms * self.vms),
+            ("MEMORY_STATS", self.vms),
         ]
     }
 
     const fn bytes(&self) -> u64 {
         // An element of the node table takes eight bytes in the kernel.
         self.pids as u64 * size_of::<PidSlots>() as u64
-            + self.slots as u64 * size_of::<SlotStats>() as u64
+            + self.slots as u64 * (size_of::<SlotStats>() + size_of::<QueueStats>()) as u64
             + self.cpus as u64 * (size_of::<CpuStats>() + size_of::<CpuLog>() + 8) as u64
             + self.vms as u64 * self.vms as u64 * 8
+            + block::MAP_BYTES
+            + self.vms as u64 * size_of::<MemoryStats>() as u64
     }
 }
 
@@ -231,6 +318,13 @@ fn taken(ebpf: &mut Ebpf, name: &str) -> Result<Map, ProbeError> {
 
 fn typed<V: aya::Pod>(map: Map) -> Result<Array<MapData, V>, ProbeError> {
     Array::try_from(map).map_err(|source| ProbeError::Map {
+        operation: "opening",
+        source,
+    })
+}
+
+fn bells(ebpf: &mut Ebpf) -> Result<HashMap<MapData, WhichDoorbell, DoorbellRecord>, ProbeError> {
+    HashMap::try_from(taken(ebpf, "DOORBELLS")?).map_err(|source| ProbeError::Map {
         operation: "opening",
         source,
     })

@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use aya::Pod;
 use headroom_abi::blame::{CpuLog, KINDS};
 use headroom_abi::hist::BUCKETS;
+use headroom_abi::memory::{MemoryStats, OomKill};
 use headroom_abi::sched::{CpuStats, PidSlots, SlotStats, state};
 use headroom_abi::tag;
+use headroom_abi::virtio::{Doorbell, DoorbellKey, QueueStats};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::probe::reading::now_ns;
@@ -28,8 +30,29 @@ pub struct PidElement(pub PidSlots);
 #[repr(transparent)]
 pub struct SlotRecord(pub SlotStats);
 
+/// One element of the queues' statistics.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct QueueRecord(pub QueueStats);
+
+/// Key of a doorbell.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct WhichDoorbell(pub DoorbellKey);
+
+/// A doorbell.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct DoorbellRecord(pub Doorbell);
+
 // SAFETY: `repr(C)` integers without padding; any bytes are valid.
 unsafe impl Pod for PidElement {}
+// SAFETY: as above.
+unsafe impl Pod for QueueRecord {}
+// SAFETY: as above.
+unsafe impl Pod for WhichDoorbell {}
+// SAFETY: as above.
+unsafe impl Pod for DoorbellRecord {}
 // SAFETY: as above.
 unsafe impl Pod for SlotRecord {}
 
@@ -82,6 +105,12 @@ impl SlotRecord {
         })
     }
 }
+
+/// Records whose counters are read one by one: aligned integers only.
+pub trait Tearable: Copy {}
+
+impl Tearable for MemoryStats {}
+impl Tearable for OomKill {}
 
 /// A CPU's totals and log at one moment.
 pub struct CpuRecord {
@@ -234,11 +263,31 @@ impl Mapped<CpuStats> {
     }
 }
 
+impl Mapped<QueueStats> {
+    /// A thread's queues and the time (`CLOCK_MONOTONIC`, ns) after the
+    /// reading. There is no lock: an event may be half counted.
+    pub fn words(&self, slot: usize) -> (QueueStats, u64) {
+        // SAFETY: within the mapping; any bytes are valid statistics.
+        let stats = unsafe { self.element(slot).read_volatile() };
+        fence(Ordering::Acquire);
+        (stats, now_ns())
+    }
+}
+
 impl Mapped<u64> {
     /// A counter that programs add to.
     pub fn value(&self, index: usize) -> u64 {
         // SAFETY: an aligned word of the mapping.
         unsafe { AtomicU64::from_ptr(self.element(index)) }.load(Ordering::Relaxed)
+    }
+}
+
+impl<T: Tearable> Mapped<T> {
+    /// A copy of an element without a lock: each counter in it is right, two of
+    /// them may be an event apart.
+    pub fn copy(&self, index: usize) -> T {
+        // SAFETY: within the mapping; any bytes are a valid `T`.
+        unsafe { self.element(index).read_volatile() }
     }
 }
 

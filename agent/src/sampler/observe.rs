@@ -44,6 +44,19 @@ pub struct FamilyStatus {
     pub reason: Option<String>,
 }
 
+/// Something that a family saw happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObserverEvent {
+    /// When, µs since 1970 UTC.
+    pub ts_us: i64,
+    /// What: `memory_swap`, …
+    pub kind: &'static str,
+    /// To what, as `vm/ID` or `host/NAME`.
+    pub subject: String,
+    /// One sentence.
+    pub detail: String,
+}
+
 /// One family of measurements. It is made while the process has its
 /// privileges and goes on without: what it needs later it opens then.
 ///
@@ -60,4 +73,10 @@ pub trait Observer: Send {
     /// Ends a window: its rows since the last one. VMs that are gone are in
     /// the scene for the last time.
     fn window(&mut self, frame: &Frame<'_>, scene: &Scene<'_>) -> Vec<Chunk>;
+
+    /// What happened since the last call, for the table of events; called
+    /// after each tick and each window.
+    fn take_events(&mut self) -> Vec<ObserverEvent> {
+        Vec::new()
+    }
 }

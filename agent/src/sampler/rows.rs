@@ -1,10 +1,11 @@
 //! From deltas to rows.
 
 use headroom_core::hist::Hist;
-use headroom_core::rows::{HostRow, VcpuRow, VmRow};
+use headroom_core::rows::{EventRow, HostRow, VcpuRow, VmRow};
 
 use super::Window;
 use super::host::{HostReader, HostSpan};
+use super::observe::ObserverEvent;
 use super::track::{VcpuDelta, VmDelta};
 use super::window::{Delta, DeltaDetail};
 use crate::discover::Vm;
@@ -138,6 +139,17 @@ pub fn host_row(
         kernel: reader.kernel().to_owned(),
         ..HostRow::default()
     }
+}
+
+/// What a family saw happen on a host.
+pub fn event_rows(host: &str, events: Vec<ObserverEvent>) -> impl Iterator<Item = EventRow> {
+    events.into_iter().map(move |event| EventRow {
+        ts: event.ts_us,
+        host: host.to_owned(),
+        kind: event.kind.to_owned(),
+        subject: event.subject,
+        detail: event.detail,
+    })
 }
 
 fn total<'a>(deltas: impl Iterator<Item = &'a Delta>, f: fn(&Delta) -> u64) -> u64 {

@@ -51,7 +51,12 @@ impl Guest {
     /// Starts a guest whose vCPU 0 spins and whose other vCPUs are never
     /// woken; returns once their threads are there.
     pub fn start(name: &str, vcpus: usize) -> Self {
-        let guest = Self::launch(name, vcpus, "on");
+        Self::start_with(name, vcpus, "")
+    }
+
+    /// As [`Self::start`], with further arguments of QEMU.
+    pub fn start_with(name: &str, vcpus: usize, arguments: &str) -> Self {
+        let guest = Self::run(name, vcpus, &format!("on {arguments}"));
         wait("vCPU threads", || guest.tids("CPU ").len() == vcpus);
         // The threads wait until the machine is set up.
         let spins = guest.tids("CPU 0/")[0];
@@ -63,6 +68,11 @@ impl Guest {
 
     /// Starts such a guest, with or without (`off`) names for its threads.
     pub fn launch(name: &str, vcpus: usize, debug_threads: &str) -> Self {
+        Self::run(name, vcpus, debug_threads)
+    }
+
+    /// `last` ends the command line: the value of `debug-threads`, and more.
+    fn run(name: &str, vcpus: usize, last: &str) -> Self {
         let dir = tempfile::tempdir().expect("tempdir");
         // A 64 KiB BIOS ends at 4 GiB; the reset vector is 16 bytes below:
         // jmp $, in real mode.
@@ -73,7 +83,7 @@ impl Guest {
         // QEMU in its own process, as launchers do.
         let script = format!(
             "ulimit -t 300; exec qemu-system-x86_64 -accel kvm -machine pc -m 16 -smp {vcpus} -nodefaults -display none \
-             -no-reboot -name guest={name},debug-threads={debug_threads} -bios spin.rom -qmp unix:qmp,server=on,wait=off"
+             -no-reboot -bios spin.rom -qmp unix:qmp,server=on,wait=off -name guest={name},debug-threads={last}"
         );
         let mut command = Command::new("sh");
         command

@@ -1,6 +1,7 @@
 //! Real guests on this machine: found, measured, gone.
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "helpers of tests")]
 
+mod families;
 mod guest;
 mod process;
 #[path = "../ship/server.rs"]

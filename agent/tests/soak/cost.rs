@@ -53,7 +53,13 @@ async fn on_a_host_of(guests: usize, vcpus: usize, plan: Plan) {
     let begun = Instant::now();
     while host(&store, "vcpus") < guests.len() * vcpus || begun.elapsed() < Duration::from_secs(12)
     {
-        assert!(begun.elapsed() < Duration::from_secs(60), "found {} of {} in {} batches", host(&store, "vcpus"), guests.len() * vcpus, store.lock().unwrap().batches.len());
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "found {} of {} in {} batches",
+            host(&store, "vcpus"),
+            guests.len() * vcpus,
+            store.lock().unwrap().batches.len()
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     if host(&store, "slots_used") == 0 {

@@ -83,11 +83,13 @@ pub const fn interrupts(irq_ns: u64, overlap: u64, length: u64) -> u64 {
     if irq_ns == 0 || length == 0 {
         return 0;
     }
-    let part = if overlap < length {
-        // Both below 2^32 ns after the shift: no overflow, 0.1 µs lost.
-        irq_ns * (overlap >> 7) / (length >> 7).wrapping_add((length >> 7 == 0) as u64)
-    } else {
+    let part = if overlap >= length {
         irq_ns
+    } else if length >> 31 == 0 {
+        // Below 2.1 s, as nearly always: no product overflows.
+        irq_ns * overlap / length
+    } else {
+        irq_ns * (overlap >> 16) / (length >> 16)
     };
     if part < overlap { part } else { overlap }
 }

@@ -7,9 +7,13 @@
 #![no_std]
 
 pub mod blame;
+pub mod block;
 pub mod hist;
+pub mod memory;
+pub mod net;
 pub mod sched;
 pub mod tag;
+pub mod virtio;
 
 /// Version of everything in this crate.
 pub const ABI_VERSION: u32 = 2;

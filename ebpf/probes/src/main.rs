@@ -6,16 +6,20 @@
 // For one instruction, see `cell::atomic`.
 #![feature(asm_experimental_arch)]
 
+mod block;
 mod cell;
 mod header;
 mod hook;
 mod irq;
 mod maps;
+mod memory;
 mod numa;
 mod owner;
 mod sched;
+mod net;
 mod slot;
 mod task;
+mod virtio;
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 

@@ -8,7 +8,7 @@ use headroom_abi::sched::state;
 use crate::cell::{add, get};
 use crate::hook::hook;
 use crate::task::{Task, TaskPtr};
-use crate::{maps, now, owner, slot, this_cpu};
+use crate::{maps, now, owner, slot, this_cpu, virtio};
 
 hook! {
     /// Somebody wakes a thread. Earlier than `sched_wakeup`, which on another
@@ -72,7 +72,9 @@ fn on_waking<T: Task>(woken: TaskPtr) {
         return;
     }
     if let Some(stats) = maps::slot(number) {
-        slot::woken::<T>(stats, woken, now());
+        let now = now();
+        slot::woken::<T>(stats, woken, now);
+        virtio::waking(number, now);
     }
 }
 
@@ -104,6 +106,7 @@ fn on_switch<T: Task, C: EbpfContext>(ctx: &C, switch: &Switch) {
     if into != 0
         && let Some(stats) = maps::slot(into)
     {
+        virtio::switched_in(into, get!(stats.state), now);
         tag = slot::switch_in::<T, C>(ctx, stats, switch.next, (cpu, this_cpu), now);
     }
     if tag == 0 {

@@ -21,6 +21,8 @@ macro_rules! offsets {
 offsets! {
     /// `task_struct.pid`.
     PID_OFFSET;
+    /// `task_struct.tgid`.
+    TGID_OFFSET;
     /// `task_struct.__state`.
     STATE_OFFSET;
     /// `task_struct.flags`.
@@ -78,6 +80,12 @@ pub trait Task {
     #[inline(always)]
     fn pid(task: TaskPtr) -> u32 {
         Self::word(task, offset!(PID_OFFSET) as usize)
+    }
+
+    /// Process id in the initial pid namespace.
+    #[inline(always)]
+    fn tgid(task: TaskPtr) -> u32 {
+        Self::word(task, offset!(TGID_OFFSET) as usize)
     }
 
     /// Scheduler state, 0 for runnable.

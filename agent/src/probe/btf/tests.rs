@@ -76,6 +76,7 @@ fn kernel(arguments: u32) -> Vec<u8> {
             ("__state", 1, 192),
             ("", 2, 256),
             ("flags", 1, 320),
+            ("tgid", 1, 352),
             ("thread_info", 5, 0),
             ("se", 4, 2048),
             ("sched_info", 6, 4096),
@@ -140,4 +141,25 @@ fn this_kernel_has_the_fields() {
         let known = offset != ABSENT && offset.is_multiple_of(4);
         assert!(known || field.optional, "{}: {offset}", field.global);
     }
+}
+
+#[test]
+fn a_kernel_without_drop_reasons_is_named() {
+    let problem = find_net(&kernel(4)).unwrap_err();
+    assert!(problem.contains("kfree_skb"), "{problem}");
+}
+
+#[test]
+fn net_offsets_of_this_kernel() {
+    let bytes = match fs::read(PATH) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            println!("skip: {PATH}: {error}");
+            return;
+        }
+    };
+    let offsets = find_net(&bytes).unwrap();
+    // `dev` stands behind two list pointers in every kernel since 4.2.
+    assert_eq!(offsets.skb_dev, 16);
+    assert!(offsets.full_ring > 2 && offsets.dev_ifindex > 0 && offsets.net_inum > 0);
 }

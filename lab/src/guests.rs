@@ -1,29 +1,21 @@
-//! `headroom lab`: real guests to look at.
+//! `headroom lab guests`: real guests to look at.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
-use clap::{Args, Subcommand};
+use anyhow::bail;
+use clap::Args;
 
-use crate::output::say;
-use cgroup::{DEFAULT_WEIGHT, Group};
-use guest::{Guest, Spec};
+use crate::cgroup::DEFAULT_WEIGHT;
+use crate::guest::{Guest, Spec};
+use crate::payload;
+use crate::stage::Stage;
+use crate::terminal::{duration, interrupted, say};
+use flags::{DiskFlags, MemoryFlags};
 
-mod cgroup;
-mod guest;
-mod payload;
+mod flags;
 
 /// How often a ramp moves the load.
 const RAMP_STEP: Duration = Duration::from_millis(500);
-
-/// What to do in the lab.
-#[derive(Debug, Subcommand)]
-pub enum Lab {
-    /// Starts tiny real KVM guests on this host and removes them at the end
-    ///
-    /// Example: headroom lab guests --count 4 --load 100 --for 60s
-    Guests(GuestsArgs),
-}
 
 /// Flags of `headroom lab guests`.
 #[derive(Args, Debug)]
@@ -40,11 +32,8 @@ pub struct GuestsArgs {
     /// vCPUs of each guest
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(payload::MAX_VCPUS)))]
     vcpus: u32,
-    /// Each guest also reads its disk all the time
-    #[arg(long)]
-    io: bool,
     /// How long
-    #[arg(long = "for", default_value = "60s", value_parser = crate::duration)]
+    #[arg(long = "for", default_value = "60s", value_parser = duration)]
     time: Duration,
     /// CPU weight of all guests together against the rest of the host (1-10000)
     #[arg(long, default_value_t = DEFAULT_WEIGHT, value_parser = clap::value_parser!(u32).range(1..=10000))]
@@ -52,42 +41,32 @@ pub struct GuestsArgs {
     /// Names are this and a number
     #[arg(long, default_value = "lab")]
     name: String,
+    #[command(flatten)]
+    disk: DiskFlags,
+    #[command(flatten)]
+    memory: MemoryFlags,
 }
 
-/// Runs a lab command.
+/// Runs the guests until their time is over.
 ///
 /// # Errors
 /// KVM, QEMU or the cgroup is not to be had.
-pub async fn run(lab: Lab) -> anyhow::Result<()> {
-    let Lab::Guests(args) = lab;
+pub async fn run(args: GuestsArgs) -> anyhow::Result<()> {
     if args.ramp_to.is_some() && args.time < RAMP_STEP * 2 {
         bail!("--ramp-to needs a longer --for than 1s");
     }
-    std::fs::metadata("/dev/kvm")
-        .context("open /dev/kvm: KVM is missing; `headroom doctor` says why")?;
-    let dir = tempfile::Builder::new()
-        .prefix("headroom-lab.")
-        .tempdir()
-        .context("make a directory for the guests")?;
-    let group = match Group::create(&format!("headroom-lab.{}", std::process::id()), args.weight) {
-        Ok(group) => Some(group),
-        Err(e) => {
-            tracing::warn!(
-                error = format!("{e:#}"),
-                "guests share one cgroup: their weight is that of one session"
-            );
-            None
-        }
-    };
+    let stage = Stage::set(args.weight)?;
     let mut guests = Vec::new();
     for n in 1..=args.count {
         let spec = Spec {
             name: format!("{}{n}", args.name),
             vcpus: args.vcpus,
             load: args.load,
-            io: args.io,
+            disk: args.disk.disk(),
+            memory_mib: args.memory.mib(),
         };
-        let guest = Guest::start(&spec, dir.path(), group.as_ref())?;
+        let guest = stage.guest(&spec)?;
+        args.memory.apply(&guest)?;
         say(&format!(
             "started {} pid {} vcpus {} load {}",
             guest.name(),
@@ -104,14 +83,17 @@ pub async fn run(lab: Lab) -> anyhow::Result<()> {
     ));
     tokio::select! {
         r = hold(&guests, &args) => r?,
-        () = crate::interrupted() => {}
+        () = interrupted() => {}
     }
-    if args.io {
+    if args.disk.io {
         for guest in &guests {
+            let figures = guest.memory().figures()?;
             say(&format!(
-                "{} read {} sectors",
+                "{} did {} requests, {:.2} ms each, {} failed",
                 guest.name(),
-                guest.sectors_read()?
+                figures.done.count,
+                figures.done.mean_ns().unwrap_or(0.0) / 1e6,
+                figures.errors
             ));
         }
     }
@@ -133,7 +115,7 @@ async fn hold(guests: &[Guest], args: &GuestsArgs) -> anyhow::Result<()> {
             )]
             let load = load.round() as u8;
             for guest in guests {
-                guest.set_load(load)?;
+                guest.memory().set_load(load)?;
             }
         }
         tokio::time::sleep(RAMP_STEP.min(args.time.saturating_sub(begin.elapsed()))).await;

@@ -1,0 +1,82 @@
+//! Nodes of the host and their CPUs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// The nodes of `/sys/devices/system/node`.
+pub struct Topology {
+    root: PathBuf,
+    /// CPU threads of each online node with CPUs or memory.
+    pub nodes: BTreeMap<u32, Vec<u32>>,
+    node_of: HashMap<u32, u32>,
+}
+
+impl Topology {
+    /// Reads the nodes; a kernel without NUMA has none and counts as one
+    /// node, 0.
+    pub fn of(root: PathBuf) -> Self {
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+        let online = list(&read(&root.join("online")));
+        let cpus = |node: u32| {
+            let path = root.join(format!("node{node}/cpulist"));
+            (node, list(&read(&path)))
+        };
+        let mut nodes: BTreeMap<u32, Vec<u32>> = online.into_iter().map(cpus).collect();
+        if nodes.is_empty() {
+            nodes.insert(0, Vec::new());
+        }
+        let pairs = nodes
+            .iter()
+            .flat_map(|(node, cpus)| cpus.iter().map(|cpu| (*cpu, *node)));
+        Self {
+            node_of: pairs.collect(),
+            nodes,
+            root,
+        }
+    }
+
+    /// Node of a CPU.
+    pub fn node_of(&self, cpu: u32) -> Option<u32> {
+        self.node_of.get(&cpu).copied()
+    }
+
+    /// A file of a node.
+    pub fn file(&self, node: u32, name: &str) -> Option<String> {
+        std::fs::read_to_string(self.root.join(format!("node{node}/{name}"))).ok()
+    }
+}
+
+/// Numbers of a list such as `0-3,8`.
+fn list(text: &str) -> Vec<u32> {
+    let part = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse::<u32>().ok()?..=last.trim().parse().ok()?)
+    };
+    text.split(',').filter_map(part).flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("online", "0-1,3\n");
+        write("node0/cpulist", "0-1,4\n");
+        write("node1/cpulist", "2-3\n");
+        // Memory without CPUs.
+        write("node3/cpulist", "\n");
+        let topology = Topology::of(dir.path().into());
+        assert_eq!(topology.nodes[&0], [0, 1, 4]);
+        assert_eq!((topology.nodes.len(), topology.nodes[&3].len()), (3, 0));
+        assert_eq!((topology.node_of(3), topology.node_of(5)), (Some(1), None));
+        let none = Topology::of(dir.path().join("none"));
+        assert_eq!(none.nodes.len(), 1);
+    }
+}
