@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel as stop_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use headroom_core::batch::Batch;
@@ -204,13 +204,9 @@ fn sample(mut sampler: Sampler, interval: Duration, sink: &Sink, stopped: &Recei
     loop {
         let now = clock::wall() + slack;
         let next_tick = clock::floor(now, TICK) + TICK;
-        let wait = next_tick + slack - now;
-        match stopped.recv_timeout(wait.min(SAMPLE)) {
-            Err(RecvTimeoutError::Timeout) => sampler.sample(),
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
-        }
-        if wait > SAMPLE {
-            continue;
+        let due = Instant::now() + (next_tick + slack - now);
+        if !sample_until(&mut sampler, due, stopped) {
+            break;
         }
         sampler.tick();
         let end = clock::floor(clock::wall() + slack, interval);
@@ -221,4 +217,18 @@ fn sample(mut sampler: Sampler, interval: Duration, sink: &Sink, stopped: &Recei
     }
     sampler.tick();
     emit(&mut sampler, clock::wall());
+}
+
+/// Samples until then; false if told to stop before.
+fn sample_until(sampler: &mut Sampler, due: Instant, stopped: &Receiver<()>) -> bool {
+    loop {
+        let wait = due.saturating_duration_since(Instant::now());
+        if wait.is_zero() {
+            return true;
+        }
+        match stopped.recv_timeout(wait.min(SAMPLE)) {
+            Err(RecvTimeoutError::Timeout) => sampler.sample(),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return false,
+        }
+    }
 }
