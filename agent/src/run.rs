@@ -232,3 +232,33 @@ fn sample_until(sampler: &mut Sampler, due: Instant, stopped: &Receiver<()>) -> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::AttachPolicy;
+
+    #[test]
+    fn windows_go_out_while_it_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = Arc::new(Queue::new(1 << 20));
+        let sink = Sink {
+            queue: queue.clone(),
+            identity: Identity::load(dir.path()).unwrap(),
+            host: "here".into(),
+        };
+        let sampler = Sampler::new(SamplerOptions {
+            attach: AttachPolicy::Off,
+            ..SamplerOptions::new("here".into())
+        });
+        let (stop, stopped) = stop_channel();
+        let sampling = std::thread::spawn(move || sample(sampler, TICK, &sink, &stopped));
+        let begun = Instant::now();
+        while queue.stats().rows == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "no window");
+            std::thread::sleep(SAMPLE);
+        }
+        drop(stop);
+        sampling.join().unwrap();
+    }
+}
