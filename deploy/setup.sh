@@ -66,6 +66,9 @@ need_tests() {
     apt_need /usr/sbin/runqlat libbpf-tools
     apt_need setpriv util-linux
     apt_need python3 python3
+    # The VM lab packs these into its machines: the static busybox, not any.
+    apt_need /usr/share/doc/busybox-static busybox-static
+    apt_need xz xz-utils
     HEADROOM_VENV=$HEADROOM_CACHE/venv
     export HEADROOM_VENV
     # DuckDB's Delta reader comes as a package too, of exactly DuckDB's version.

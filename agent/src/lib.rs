@@ -9,6 +9,7 @@ pub mod config;
 pub mod discover;
 pub mod inventory;
 mod memory;
+mod print;
 pub mod privilege;
 pub mod probe;
 mod run;
@@ -17,4 +18,5 @@ pub mod ship;
 pub mod source;
 pub mod topology;
 
+pub use print::print_blocking;
 pub use run::{Prepared, main_blocking, prepare, run, run_prepared};

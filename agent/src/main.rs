@@ -4,8 +4,9 @@
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use headroom_agent::config::{Config, Raw};
 use tracing_subscriber::EnvFilter;
 
@@ -14,12 +15,28 @@ use tracing_subscriber::EnvFilter;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Example:\n  headroom-agent --config /etc/headroom/headroom.toml"
+    after_help = "Examples:\n  headroom-agent --config /etc/headroom/headroom.toml\n  \
+                  headroom-agent --print ndjson --interval 1s --for 30s"
 )]
 struct Arguments {
     /// TOML file; only its section [agent] is read
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Write the rows to standard output instead of shipping them: one JSON
+    /// object a line, with its table in "table" and times in µs since 1970 UTC
+    #[arg(long, value_name = "FORMAT")]
+    print: Option<Format>,
+    /// End after this time, such as 30s; else at SIGINT or SIGTERM
+    #[arg(long = "for", value_name = "TIME", requires = "print", value_parser = headroom_core::units::parse_duration)]
+    time: Option<Duration>,
+    /// Length of a window instead of the configuration's
+    #[arg(long, value_name = "TIME")]
+    interval: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Ndjson,
 }
 
 // No async main: capabilities are dropped before there is a second thread.
@@ -35,7 +52,11 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, 2),
     };
-    match headroom_agent::main_blocking(config) {
+    let ended = match arguments.print {
+        Some(Format::Ndjson) => headroom_agent::print_blocking(&config, arguments.time),
+        None => headroom_agent::main_blocking(config),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 1),
     }
@@ -43,7 +64,7 @@ fn main() -> ExitCode {
 
 fn configure(arguments: &Arguments) -> anyhow::Result<Config> {
     use anyhow::Context as _;
-    let raw = match &arguments.config {
+    let mut raw = match &arguments.config {
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("reading {}", path.display()))?;
@@ -51,6 +72,9 @@ fn configure(arguments: &Arguments) -> anyhow::Result<Config> {
         }
         None => Raw::default(),
     };
+    if let Some(interval) = &arguments.interval {
+        raw.interval.clone_from(interval);
+    }
     Ok(raw.validate()?)
 }
 

@@ -1,6 +1,7 @@
 //! The agent as a process: prepare, sample, ship, drain.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel as stop_channel};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use headroom_proto::convert::to_wire;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
-use crate::sampler::{Sampler, SamplerOptions, Window};
+use crate::sampler::{Sampler, SamplerOptions};
 use crate::ship::{self, Identity, Queue};
 use crate::{clock, memory, privilege};
 
@@ -49,6 +50,16 @@ impl Prepared {
 /// Probes that cannot be attached are no error.
 pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let identity = Identity::load(&config.data_dir).context("loading the agent's identity")?;
+    let sampler = attach(&config)?;
+    Ok(Prepared {
+        config,
+        sampler,
+        identity,
+    })
+}
+
+/// A sampler with its probes attached and the process's capabilities dropped.
+pub(crate) fn attach(config: &Config) -> anyhow::Result<Sampler> {
     let options = SamplerOptions {
         slots: config.slots,
         attach: config.attach,
@@ -67,11 +78,7 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
         }
     }
     memory::trim();
-    Ok(Prepared {
-        config,
-        sampler,
-        identity,
-    })
+    Ok(sampler)
 }
 
 /// Samples and ships until `shutdown`, then ships what is left for up to 3 s.
@@ -106,7 +113,13 @@ pub async fn run_prepared(
             identity,
             host: config.host,
         };
-        move || sample(sampler, config.interval, &sink, &stopped)
+        move || {
+            let emit = |sampler: &mut Sampler, end| {
+                sink.push(sampler, end);
+                ControlFlow::Continue(())
+            };
+            sample(sampler, config.interval, emit, &stopped);
+        }
     });
     let sampling = sampling.context("starting the sampling thread")?;
     shutdown.await;
@@ -150,21 +163,26 @@ pub async fn run(
 /// As [`run`]; or no runtime can be built.
 pub fn main_blocking(config: Config) -> anyhow::Result<()> {
     let prepared = prepare(config)?;
-    // One thread is plenty for a batch in 10 s.
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    runtime()?.block_on(async { run_prepared(prepared, interrupted()?).await })
+}
+
+/// A runtime without threads of its own: one is plenty for a batch in 10 s.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("building the runtime")?;
-    runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).context("listening to SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("listening to SIGTERM")?;
-        let shutdown = async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        };
-        run_prepared(prepared, shutdown).await
+        .context("building the runtime")
+}
+
+/// Listens from now on; ready at SIGINT or SIGTERM.
+pub(crate) fn interrupted() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening to SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening to SIGTERM")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     })
 }
 
@@ -175,7 +193,9 @@ struct Sink {
 }
 
 impl Sink {
-    fn push(&self, window: &Window) {
+    fn push(&self, sampler: &mut Sampler, end: Duration) {
+        sampler.set_spool_dropped_rows(self.queue.stats().dropped_rows);
+        let window = sampler.window(clock::micros(end));
         let batch = Batch {
             agent_id: self.identity.agent_id.clone(),
             host: self.host.clone(),
@@ -190,45 +210,51 @@ impl Sink {
     }
 }
 
-/// Ticks at each second of wall time; windows end at multiples of `interval`.
-fn sample(mut sampler: Sampler, interval: Duration, sink: &Sink, stopped: &Receiver<()>) {
+/// Ticks at each second of wall time; windows end at multiples of `interval`,
+/// the last one when `stopped` is closed. `emit` takes each window out of the
+/// sampler and says whether to go on.
+pub(crate) fn sample(
+    mut sampler: Sampler,
+    interval: Duration,
+    mut emit: impl FnMut(&mut Sampler, Duration) -> ControlFlow<()>,
+    stopped: &Receiver<()>,
+) {
     // Sleeping is by the monotonic clock, which may run ahead of a wall clock
     // that is being slewed.
     let slack = TICK / 10;
-    let emit = |sampler: &mut Sampler, end: Duration| {
-        sampler.set_spool_dropped_rows(sink.queue.stats().dropped_rows);
-        sink.push(&sampler.window(clock::micros(end)));
-    };
     sampler.tick();
     let mut last_end = clock::floor(clock::wall(), interval);
     loop {
-        let now = clock::wall() + slack;
-        let next_tick = clock::floor(now, TICK) + TICK;
-        let due = Instant::now() + (next_tick + slack - now);
-        if !sample_until(&mut sampler, due, stopped) {
+        // What is less than the slack away is the tick that has just been.
+        let next_tick = clock::floor(clock::wall() + slack, TICK) + TICK;
+        if sample_until(&mut sampler, next_tick, stopped).is_break() {
             break;
         }
         sampler.tick();
         let end = clock::floor(clock::wall() + slack, interval);
         if end != last_end {
             last_end = end;
-            emit(&mut sampler, end);
+            if emit(&mut sampler, end).is_break() {
+                return;
+            }
         }
     }
     sampler.tick();
-    emit(&mut sampler, clock::wall());
+    let _ = emit(&mut sampler, clock::wall());
 }
 
-/// Samples until then; false if told to stop before.
-fn sample_until(sampler: &mut Sampler, due: Instant, stopped: &Receiver<()>) -> bool {
+/// Samples until that wall time; breaks when the agent is to stop.
+fn sample_until(sampler: &mut Sampler, end: Duration, stopped: &Receiver<()>) -> ControlFlow<()> {
+    // A wall clock that is set back in the meantime must not stretch a second.
+    let due = Instant::now() + end.saturating_sub(clock::wall()).min(TICK * 2);
     loop {
-        let wait = due.saturating_duration_since(Instant::now());
-        if wait.is_zero() {
-            return true;
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return ControlFlow::Continue(());
         }
-        match stopped.recv_timeout(wait.min(SAMPLE)) {
+        match stopped.recv_timeout(left.min(SAMPLE)) {
             Err(RecvTimeoutError::Timeout) => sampler.sample(),
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => return false,
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
         }
     }
 }
@@ -239,26 +265,22 @@ mod tests {
     use crate::probe::AttachPolicy;
 
     #[test]
-    fn windows_go_out_while_it_runs() {
-        let dir = tempfile::tempdir().unwrap();
-        let queue = Arc::new(Queue::new(1 << 20));
-        let sink = Sink {
-            queue: queue.clone(),
-            identity: Identity::load(dir.path()).unwrap(),
-            host: "here".into(),
-        };
+    fn windows_end_while_it_runs() {
         let sampler = Sampler::new(SamplerOptions {
             attach: AttachPolicy::Off,
             ..SamplerOptions::new("here".into())
         });
-        let (stop, stopped) = stop_channel();
-        let sampling = std::thread::spawn(move || sample(sampler, TICK, &sink, &stopped));
-        let begun = Instant::now();
-        while queue.stats().rows == 0 {
-            assert!(begun.elapsed() < Duration::from_secs(30), "no window");
-            std::thread::sleep(SAMPLE);
-        }
-        drop(stop);
-        sampling.join().unwrap();
+        let (_stop, stopped) = stop_channel();
+        let (ended, ends) = stop_channel();
+        std::thread::spawn(move || {
+            let emit = |sampler: &mut Sampler, end| {
+                let rows = sampler.window(clock::micros(end)).hosts.len();
+                ended.send(rows).unwrap();
+                ControlFlow::Break(())
+            };
+            sample(sampler, TICK, emit, &stopped);
+        });
+        // Without an end of its own, it would emit only when stopped.
+        assert_eq!(ends.recv_timeout(Duration::from_secs(30)), Ok(1));
     }
 }

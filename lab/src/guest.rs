@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 
 use crate::cgroup::Group;
-use crate::payload;
+use headroom_payload as payload;
 use qemu::Files;
 use spec::Backing;
 

@@ -7,10 +7,10 @@ use clap::Args;
 
 use crate::cgroup::DEFAULT_WEIGHT;
 use crate::guest::{Guest, Spec};
-use crate::payload;
 use crate::stage::Stage;
 use crate::terminal::{duration, interrupted, say};
 use flags::{DiskFlags, MemoryFlags};
+use headroom_payload as payload;
 
 mod flags;
 

@@ -3,6 +3,7 @@
 //!
 //! It is a crate of its own so that it builds, and its tests run, without the
 //! store. Its errors are for the operator's terminal, hence `anyhow`.
+#![forbid(unsafe_code)]
 
 use clap::Subcommand;
 
@@ -11,7 +12,6 @@ mod experiment;
 mod guest;
 mod guests;
 mod measure;
-mod payload;
 mod report;
 mod stage;
 mod terminal;

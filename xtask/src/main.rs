@@ -3,6 +3,7 @@
 
 mod ebpf;
 mod tidy;
+mod vm;
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,8 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Check what the lints can't: lengths, layout, forbidden words.
     Tidy,
+    /// Run the agent in a real kernel, inside a virtual machine.
+    Vm(vm::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -30,6 +33,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Ebpf(args) => ebpf::run(&root, &args),
         Task::Tidy => tidy::run(&root),
+        Task::Vm(args) => vm::run(&args),
     }
 }
 

@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 #[derive(Args, Clone, Debug)]
 pub struct MultiqueueArgs {
     /// vCPUs of the guest; with more than one queue each drives its own
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=i64::from(crate::payload::MAX_VCPUS)))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=i64::from(headroom_payload::MAX_VCPUS)))]
     vcpus: u32,
     /// Requests in flight of the guest as a whole
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=64))]

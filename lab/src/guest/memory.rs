@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::spec::{DISK_SECTORS, Layout, OWN_MIB, Spec};
-use crate::payload::map;
+use headroom_payload::map;
 
 /// Periods of the payload in a second.
 const PERIODS: u32 = 100;

@@ -11,7 +11,10 @@ const MAX_FUNCTION: usize = 70;
 const UNSAFE_ROOTS: [(&str, &str); 3] = [
     ("agent/src/lib.rs", "maps BPF arrays into memory"),
     ("ebpf/probes/src/main.rs", "reads kernel memory"),
-    ("lab/src/lib.rs", "holds the lab guest's machine code"),
+    (
+        "lab/payload/src/lib.rs",
+        "holds the lab guest's machine code",
+    ),
 ];
 
 /// Places of one machine: neither sources nor the BPF object may name them.

@@ -18,8 +18,8 @@ const ROM_BYTES: usize = 64 * 1024;
 const RESET: usize = ROM_BYTES - 16;
 
 global_asm!(
-    include_str!("payload/guest.s"),
-    include_str!("payload/disk.s"),
+    include_str!("guest.s"),
+    include_str!("disk.s"),
     ROM = const map::ROM,
     LOAD = const map::LOAD,
     DISK_ON = const map::DISK_ON,

@@ -60,21 +60,21 @@ pub const STATE: u64 = 0x10_0000;
 pub const STATE_STEP: u64 = 0x8_0000;
 /// Requests that a queue has room for.
 pub const SLOTS: u32 = 64;
-pub(super) const AVAIL: u64 = 0x1000;
-pub(super) const USED: u64 = 0x2000;
-pub(super) const HEADERS: u64 = 0x3000;
-pub(super) const STATUS: u64 = 0x3400;
-pub(super) const SENT: u64 = 0x3800;
-pub(super) const FREE: u64 = 0x3a00;
-pub(super) const NOTIFY: u64 = 0x3b00;
-pub(super) const QUEUE: u64 = 0x3b04;
-pub(super) const NFREE: u64 = 0x3b08;
-pub(super) const SEEN: u64 = 0x3b0c;
-pub(super) const NEXT: u64 = 0x3b10;
-pub(super) const END: u64 = 0x3b18;
-pub(super) const SEED: u64 = 0x3b20;
-pub(super) const BUSY: u64 = 0x3b24;
-pub(super) const TOUCH_NEXT: u64 = 0x3b28;
+pub(crate) const AVAIL: u64 = 0x1000;
+pub(crate) const USED: u64 = 0x2000;
+pub(crate) const HEADERS: u64 = 0x3000;
+pub(crate) const STATUS: u64 = 0x3400;
+pub(crate) const SENT: u64 = 0x3800;
+pub(crate) const FREE: u64 = 0x3a00;
+pub(crate) const NOTIFY: u64 = 0x3b00;
+pub(crate) const QUEUE: u64 = 0x3b04;
+pub(crate) const NFREE: u64 = 0x3b08;
+pub(crate) const SEEN: u64 = 0x3b0c;
+pub(crate) const NEXT: u64 = 0x3b10;
+pub(crate) const END: u64 = 0x3b18;
+pub(crate) const SEED: u64 = 0x3b20;
+pub(crate) const BUSY: u64 = 0x3b24;
+pub(crate) const TOUCH_NEXT: u64 = 0x3b28;
 /// Requests completed: count, sum and longest in ticks, `u64` each.
 pub const DONE: u64 = 0x3c00;
 /// Requests that the device failed, `u32`.
@@ -85,4 +85,4 @@ pub const INTERRUPTS: u64 = 0x3c1c;
 pub const KICKS: u64 = 0x3c20;
 /// Writes submitted, `u32`.
 pub const WRITTEN: u64 = 0x3c24;
-pub(super) const DATA: u64 = 0x1_0000;
+pub(crate) const DATA: u64 = 0x1_0000;

@@ -1,0 +1,18 @@
+//! Twice as many spinning vCPUs as CPUs.
+
+use super::{sleep, stop};
+use crate::agent::Agent;
+use crate::recorder::Recorder;
+use crate::vm::Vm;
+use crate::wire::Wire;
+
+pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
+    let vms = Vm::several(4, 100)?;
+    let tids: Vec<_> = vms.iter().map(|vm| vm.tid).collect();
+    let agent = Agent::start("auto", &tids)?;
+    let recorder = Recorder::start(vms.iter().map(|vm| (vm.name.clone(), vm.tid)));
+    sleep(14);
+    let series = recorder.stop()?;
+    stop(agent, wire)?;
+    wire.truth("series", &series)
+}

@@ -1,0 +1,131 @@
+//! What can be run, and the machine each needs.
+
+use std::str::FromStr;
+
+/// Something that is done inside a machine while the agent measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scenario {
+    /// The agent starts once with each kind of program, beside one guest.
+    Load,
+    /// Four spinning guests on two CPUs.
+    Nested,
+    /// A vCPU thread is put on the other of two nodes 20 times.
+    Numa,
+    /// The same around four nodes.
+    Numa4,
+    /// A spinning guest under a CPU quota of a half.
+    Quota,
+    /// A guest reads a disk that takes 20 ms a request.
+    Block,
+    /// A VM's memory is squeezed: reclaim, then swap, then the OOM killer.
+    Memory,
+}
+
+/// How the machine is built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// CPUs, evenly over the nodes.
+    pub(crate) cpus: u32,
+    /// NUMA nodes.
+    pub(crate) nodes: u32,
+    /// MiB.
+    pub(crate) memory: u32,
+    /// Kernel modules to load, with what they need.
+    pub(crate) modules: &'static [&'static str],
+    /// Whether it runs guests of its own.
+    pub(crate) kvm: bool,
+    /// `vda`, `vdb`, …
+    pub(crate) disks: &'static [Disk],
+}
+
+/// A virtio disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Disk {
+    /// Reads zeros after this time.
+    Null {
+        /// Each request takes this, ns, however many there are.
+        latency_ns: u64,
+    },
+    /// An empty file of the host.
+    File,
+}
+
+/// Size of each disk.
+pub(crate) const DISK_BYTES: u64 = 512 << 20;
+
+const KVM: &[&str] = &["kvm-amd"];
+const DISKS: &[&str] = &["virtio_pci", "virtio_blk"];
+const KVM_AND_DISKS: &[&str] = &["kvm-amd", "virtio_pci", "virtio_blk"];
+
+impl Scenario {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Load,
+        Self::Nested,
+        Self::Numa,
+        Self::Numa4,
+        Self::Quota,
+        Self::Block,
+        Self::Memory,
+    ];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Nested => "nested",
+            Self::Numa => "numa",
+            Self::Numa4 => "numa4",
+            Self::Quota => "quota",
+            Self::Block => "block",
+            Self::Memory => "memory",
+        }
+    }
+
+    pub(crate) const fn shape(self) -> Shape {
+        let host = Shape {
+            cpus: 2,
+            nodes: 1,
+            memory: 1024,
+            modules: KVM,
+            kvm: true,
+            disks: &[],
+        };
+        match self {
+            Self::Load | Self::Nested | Self::Quota => host,
+            Self::Numa => Shape { nodes: 2, ..host },
+            Self::Numa4 => Shape {
+                nodes: 4,
+                cpus: 4,
+                memory: 1536,
+                ..host
+            },
+            Self::Block => Shape {
+                modules: KVM_AND_DISKS,
+                disks: &[Disk::Null {
+                    latency_ns: 20_000_000,
+                }],
+                ..host
+            },
+            Self::Memory => Shape {
+                kvm: false,
+                modules: DISKS,
+                disks: &[Disk::Null { latency_ns: 0 }, Disk::File],
+                ..host
+            },
+        }
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|s| s.name() == text);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("{text:?} is no scenario: {names}")
+        })
+    }
+}

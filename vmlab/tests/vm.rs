@@ -1,0 +1,109 @@
+//! The agent in real kernels against truths of these kernels. Each test boots a
+//! machine of its own, 10 to 20 s each, one at a time.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests, their helpers too"
+)]
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use headroom_vmlab::{Lab, Report, Scenario, Series};
+
+mod vm {
+    pub mod block;
+    pub mod load;
+    pub mod memory;
+    pub mod nested;
+    pub mod numa;
+    pub mod quota;
+    pub mod rows;
+}
+
+macro_rules! tests_on {
+    ($module:ident, $series:expr) => {
+        mod $module {
+            use headroom_vmlab::{Scenario, Series};
+
+            use crate::vm;
+
+            const KERNEL: Series = $series;
+
+            #[test]
+            fn both_kinds_of_program_attach() {
+                vm::load::check(KERNEL);
+            }
+
+            #[test]
+            fn ready_of_nested_guests_is_that_of_schedstat() {
+                vm::nested::check(KERNEL);
+            }
+
+            #[test]
+            fn moves_between_two_nodes_are_counted_exactly() {
+                vm::numa::check(KERNEL, Scenario::Numa);
+            }
+
+            #[test]
+            fn moves_around_four_nodes_are_counted_exactly() {
+                vm::numa::check(KERNEL, Scenario::Numa4);
+            }
+
+            #[test]
+            fn a_quota_throttles_and_is_no_ready() {
+                vm::quota::check(KERNEL);
+            }
+
+            #[test]
+            fn a_disk_takes_its_time() {
+                vm::block::check(KERNEL);
+            }
+
+            #[test]
+            fn memory_is_reclaimed_then_swapped_then_gone() {
+                vm::memory::check(KERNEL);
+            }
+        }
+    };
+}
+
+// ./test runs them in a step of their own, by this beginning of their names.
+tests_on!(vm_lab_6_1, Series::V6_1);
+tests_on!(vm_lab_6_12, Series::V6_12);
+
+/// Runs a scenario; `None` where the machine lacks what the lab needs, which
+/// is a failure if `HEADROOM_REQUIRE` names `vm`.
+fn run(series: Series, scenario: Scenario) -> Option<Report> {
+    let lab = lab(series)?;
+    let report = lab.run(scenario);
+    Some(report.unwrap_or_else(|e| panic!("{} on {}: {e}", scenario.name(), series.name())))
+}
+
+fn lab(series: Series) -> Option<Arc<Lab>> {
+    type Labs = HashMap<Series, Option<Arc<Lab>>>;
+    static LABS: Mutex<Option<Labs>> = Mutex::new(None);
+    let mut labs = LABS.lock().unwrap_or_else(PoisonError::into_inner);
+    let prepared = labs.get_or_insert_default().entry(series);
+    prepared.or_insert_with(|| prepare(series)).clone()
+}
+
+fn prepare(series: Series) -> Option<Arc<Lab>> {
+    let error = match Lab::prepare(series) {
+        Ok(lab) => return Some(Arc::new(lab)),
+        Err(error) => anyhow::Error::new(error),
+    };
+    let want = error
+        .downcast_ref()
+        .is_some_and(headroom_vmlab::LabError::is_want);
+    let required = std::env::var("HEADROOM_REQUIRE").unwrap_or_default();
+    let name = series.name();
+    assert!(
+        want && !required.split(',').any(|r| r == "vm"),
+        "the VM lab of kernel {name}: {error:#}"
+    );
+    // Not eprintln!: the test runner would keep it to itself.
+    let _ = writeln!(std::io::stderr(), "skip: vm lab {name}: {error:#}");
+    None
+}

@@ -1,0 +1,117 @@
+//! Reading the agent's rows.
+
+use headroom_vmlab::message::Series;
+use headroom_vmlab::{Report, Run};
+use serde_json::Value;
+
+/// The scenario's one agent, which ended as it should.
+pub fn only(report: &Report) -> &Run {
+    assert_eq!(report.runs.len(), 1);
+    ended_well(&report.runs[0]);
+    &report.runs[0]
+}
+
+pub fn ended_well(run: &Run) {
+    assert_eq!(run.exit_code(), Some(0), "{:?}", run.said());
+}
+
+/// The recorder's step is 20 ms.
+const SURE_US: i64 = 30_000;
+
+/// One vCPU over one window.
+#[derive(Clone, Copy, Debug)]
+pub struct Vcpu<'a> {
+    pub row: &'a Value,
+    /// When the agent read it, µs since 1970: the nominal end of the window
+    /// and how late the agent was.
+    pub end_us: i64,
+    pub window_ns: i64,
+    pub run_ns: i64,
+    pub ready_ns: i64,
+}
+
+/// Windows of a vCPU's thread, in order; in each the states make up the whole.
+pub fn vcpu(run: &Run, tid: u32) -> Vec<Vcpu<'_>> {
+    let rows = run.rows("vcpus").filter(|r| r["tid"] == tid);
+    let mut windows: Vec<_> = rows
+        .map(|row| Vcpu {
+            row,
+            end_us: int(row, "ts"),
+            window_ns: int(row, "window_ns"),
+            run_ns: int(row, "run_ns"),
+            ready_ns: int(row, "ready_ns"),
+        })
+        .collect();
+    assert!(!windows.is_empty(), "no rows of thread {tid}");
+    for w in &windows {
+        let wait = int(w.row, "wait_ns");
+        // Throttled time is none of the others, where it is known.
+        let throttled = w.row["throttled_ns"].as_i64().unwrap_or(0);
+        let sum = w.run_ns + w.ready_ns + wait + throttled;
+        assert_eq!(sum, w.window_ns, "states of {}", w.row);
+    }
+    add_lateness(&mut windows);
+    windows
+}
+
+/// Lengths are exact, so they tell how late each reading was against the
+/// others; the promptest is taken to have been in time.
+fn add_lateness(windows: &mut [Vcpu<'_>]) {
+    let first = windows[0];
+    let mut read = first.end_us * 1000;
+    let mut late = vec![0];
+    for w in &windows[1..] {
+        read += w.window_ns;
+        late.push(read / 1000 - w.end_us);
+    }
+    let least = late.iter().min().copied().unwrap_or(0);
+    for (w, late) in windows.iter_mut().zip(late) {
+        w.end_us += late - least;
+    }
+}
+
+pub fn int(row: &Value, column: &str) -> i64 {
+    let value = &row[column];
+    value
+        .as_i64()
+        .unwrap_or_else(|| panic!("{column} is {value} in {row}"))
+}
+
+/// Sum of a column that must be known in every row.
+pub fn sum(windows: &[Vcpu<'_>], column: &str) -> i64 {
+    windows.iter().map(|w| int(w.row, column)).sum()
+}
+
+/// The windows that lie within a time, and the time they make up.
+pub fn within<'a>(windows: &[Vcpu<'a>], span_us: (i64, i64)) -> (Vec<Vcpu<'a>>, (i64, i64)) {
+    let begin_us = |w: &Vcpu<'_>| w.end_us - w.window_ns / 1000;
+    let inside = |w: &&Vcpu<'_>| begin_us(w) >= span_us.0 && w.end_us <= span_us.1;
+    let inside: Vec<_> = windows.iter().filter(inside).copied().collect();
+    assert!(inside.len() >= 5, "{} whole windows", inside.len());
+    let span = (begin_us(&inside[0]), inside[inside.len() - 1].end_us);
+    (inside, span)
+}
+
+/// The same without the windows at both ends where the truth is not sure: on a
+/// busy machine its recorder too has to wait.
+pub fn within_sure<'a>(windows: &[Vcpu<'a>], truth: &Series) -> (Vec<Vcpu<'a>>, (i64, i64)) {
+    let sure = |us| truth.gap_at(us).is_some_and(|gap| gap <= SURE_US);
+    let begins = |w: &Vcpu<'_>| sure(w.end_us - w.window_ns / 1000);
+    let first = windows.iter().position(begins).unwrap_or(windows.len());
+    let last = windows.iter().rposition(|w| sure(w.end_us)).unwrap_or(0);
+    let span = |range: &[Vcpu<'_>]| match range {
+        [] => (0, 0),
+        [first, ..] => (
+            first.end_us - first.window_ns / 1000,
+            range[range.len() - 1].end_us,
+        ),
+    };
+    let sure = windows.get(first..=last).unwrap_or_default();
+    within(sure, span(sure))
+}
+
+/// As a share of a whole.
+#[expect(clippy::cast_precision_loss, reason = "ns of a minute")]
+pub fn share(part: i64, whole: i64) -> f64 {
+    part as f64 / whole as f64
+}
