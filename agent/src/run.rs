@@ -4,7 +4,7 @@ use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel as stop_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use headroom_core::batch::Batch;
@@ -245,9 +245,10 @@ pub(crate) fn sample(
 
 /// Samples until that wall time; breaks when the agent is to stop.
 fn sample_until(sampler: &mut Sampler, end: Duration, stopped: &Receiver<()>) -> ControlFlow<()> {
+    // A wall clock that is set back in the meantime must not stretch a second.
+    let due = Instant::now() + end.saturating_sub(clock::wall()).min(TICK * 2);
     loop {
-        // A wall clock that was set back must not stretch a second.
-        let left = end.saturating_sub(clock::wall()).min(TICK * 2);
+        let left = due.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return ControlFlow::Continue(());
         }
@@ -255,5 +256,31 @@ fn sample_until(sampler: &mut Sampler, end: Duration, stopped: &Receiver<()>) ->
             Err(RecvTimeoutError::Timeout) => sampler.sample(),
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::AttachPolicy;
+
+    #[test]
+    fn windows_end_while_it_runs() {
+        let sampler = Sampler::new(SamplerOptions {
+            attach: AttachPolicy::Off,
+            ..SamplerOptions::new("here".into())
+        });
+        let (_stop, stopped) = stop_channel();
+        let (ended, ends) = stop_channel();
+        std::thread::spawn(move || {
+            let emit = |sampler: &mut Sampler, end| {
+                let rows = sampler.window(clock::micros(end)).hosts.len();
+                ended.send(rows).unwrap();
+                ControlFlow::Break(())
+            };
+            sample(sampler, TICK, emit, &stopped);
+        });
+        // Without an end of its own, it would emit only when stopped.
+        assert_eq!(ends.recv_timeout(Duration::from_secs(30)), Ok(1));
     }
 }

@@ -217,6 +217,11 @@ impl<P: HostSource> Sampler<P> {
         sampler
     }
 
+    /// Lets a further family measure from the next tick on.
+    pub fn observe(&mut self, observer: Box<dyn Observer>) {
+        self.observers.push(observer);
+    }
+
     /// Why the probes are not attached; `None` when they are.
     #[must_use]
     pub fn degraded(&self) -> Option<&str> {
