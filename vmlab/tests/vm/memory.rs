@@ -5,8 +5,8 @@ use headroom_vmlab::{Run, Scenario, Series};
 
 use super::rows::{int, only, total};
 
-/// Of the agent, and what a busy machine adds to it.
-const TICK_US: i64 = 2_000_000;
+/// Between the agent's readings of two clocks, on a busy machine.
+const SLACK_US: i64 = 200_000;
 
 pub fn check(series: Series) {
     let Some(report) = crate::run(series, Scenario::Memory) else {
@@ -58,12 +58,11 @@ fn ladder(run: &Run, phases: &[Phase]) {
     for (us, phase) in at.into_iter().zip(phases) {
         let (begin, end) = phase.span_us;
         // The probes tell when; files would tell it at the next tick.
-        assert!(us >= begin && us <= end + TICK_US, "{us} in {phase:?}");
+        let within = begin - SLACK_US..=end + SLACK_US;
+        assert!(within.contains(&us), "{us} not in {phase:?}");
     }
     let kills = events.iter().filter(|r| r["kind"] == kinds[2]).count();
     assert_eq!(kills, 1);
-    let (begin, end) = phases[2].span_us;
-    assert!(at[2] >= begin && at[2] <= end, "killed at {}", at[2]);
 }
 
 /// The rows add up to what the cgroup counted.
