@@ -161,9 +161,18 @@ impl Attached {
             Err(error) => {
                 let reason = chain(&error);
                 tracing::warn!(family = family.name, reason, "probe family not attached");
-                Self::left_out(family, &reason)
+                Self::left_out(family, &shortened(&reason))
             }
         }
+    }
+}
+
+/// A reason for a row: the verifier's log, pages long, stays in the agent's own.
+fn shortened(reason: &str) -> String {
+    const LONGEST: usize = 300;
+    match reason.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}… (the rest is in the agent's log)", &reason[..end]),
+        None => reason.to_owned(),
     }
 }
 
@@ -220,7 +229,13 @@ impl Kind {
 
     fn refused(self, program: &'static str, source: ProgramError) -> ProbeError {
         let kind = self.name();
-        if answered(&source, Errno::PERM) || answered(&source, Errno::ACCESS) {
+        // The verifier answers EACCES too, but says why.
+        let verified = match &source {
+            ProgramError::LoadError { verifier_log, .. } => !verifier_log.to_string().is_empty(),
+            _ => false,
+        };
+        let forbidden = answered(&source, Errno::PERM) || answered(&source, Errno::ACCESS);
+        if forbidden && !verified {
             return ProbeError::Forbidden {
                 kind,
                 program,
