@@ -181,12 +181,6 @@ impl Probes {
         let number = self.table.take(Instant::now())?;
         let mut element = current;
         element.slot[lane] = number;
-        let slot = Slot {
-            number,
-            tid,
-            baseline: Baseline::of(tid),
-            floor: Floor::default(),
-        };
         let tag = if tag::vm(tag) < self.vms {
             tag
         } else {
@@ -195,7 +189,7 @@ impl Probes {
         let record = SlotRecord::registered(&Registration {
             now_ns: reading::now_ns(),
             cpu: unknown::cpu(tid),
-            delay_ns: slot.baseline.run_delay_ns(),
+            delay_ns: Baseline::of(tid).run_delay_ns(),
             tag,
         });
         // The record first: a program that sees the pid must find it ready.
@@ -214,7 +208,15 @@ impl Probes {
                 source,
             });
         }
-        Ok(slot)
+        Ok(Slot {
+            number,
+            tid,
+            // Now that every event is seen: run time that grows from here on
+            // without one means that the thread runs all the time. What it did
+            // before the first is not ours.
+            baseline: Baseline::of(tid),
+            floor: Floor::default(),
+        })
     }
 
     /// Stops to count a thread. Its slot is given out again only after

@@ -194,6 +194,11 @@ impl Discovery {
             });
         }
         let args = cmdline::split(&self.proc.cmdline(pid)?);
+        if args.is_empty() {
+            // In the midst of exec a process has its new name and no arguments
+            // yet; a zombie never has any again.
+            return None;
+        }
         let exe = || self.proc.exe(pid).and_then(|path| cmdline::vmm(&path));
         let vmm = args
             .first()

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 
 use crate::hook::hook;
 use crate::task::{Task, TaskPtr};
-use crate::{maps, now, owner, this_cpu};
+use crate::{maps, now, owner, slot, this_cpu};
 
 hook! {
     /// A device's handler begins.
@@ -64,8 +64,24 @@ fn exit() {
 #[inline(always)]
 fn tick<T: Task>(current: TaskPtr) {
     let number = this_cpu();
-    if let Some(cpu) = maps::cpu(number) {
-        let rq = T::rq(T::cfs_rq(current));
-        owner::depth(cpu, T::nr_running(rq), now());
+    let Some(cpu) = maps::cpu(number) else {
+        return;
+    };
+    let now = now();
+    let rq = T::rq(T::cfs_rq(current));
+    owner::depth(cpu, T::nr_running(rq), now);
+    // A thread that was registered while it ran may not be switched for
+    // minutes: this is where its CPU learns whose it is.
+    let pid = T::pid(current);
+    let slot = maps::slot_of(pid);
+    let mut tag = 0;
+    if slot != 0
+        && let Some(stats) = maps::slot(slot)
+    {
+        tag = slot::seen_running(stats);
     }
+    if tag == 0 {
+        tag = T::host_tag(current, pid);
+    }
+    owner::change(cpu, number, tag, pid, now);
 }

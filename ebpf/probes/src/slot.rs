@@ -106,6 +106,23 @@ pub fn switch_in<T: Task, C: EbpfContext>(
     get!(s.tag)
 }
 
+/// A thread is on this CPU at a tick. Gives its tag, 0 when the slot belongs to
+/// one that is gone. Without an event since its registration it has run all
+/// the time since. Nobody else writes: its next event is on this CPU, too.
+#[inline(always)]
+pub fn seen_running(s: *mut SlotStats) -> u32 {
+    match get!(s.state) {
+        state::EXITED => return 0,
+        state::UNKNOWN => {
+            let seq = begin!(s);
+            set!(s.state = state::RUNNING);
+            end!(s, seq);
+        }
+        _ => {}
+    }
+    get!(s.tag)
+}
+
 /// A thread goes to another CPU's queue: the part of its wait at the old one
 /// is charged to those who ran there.
 #[inline(always)]
