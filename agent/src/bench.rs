@@ -1,32 +1,39 @@
 //! `headroom bench probes`: what the probes cost, against nothing and against
-//! libbpf-tools' `runqlat`.
+//! libbpf-tools and bpftrace.
 
+mod bpftrace;
+mod costs;
+mod disk;
+mod game;
+mod peer;
 mod pingpong;
 mod quantile;
-mod runqlat;
+mod read;
+mod report;
+mod rounds;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::{io, thread};
 
-use headroom_abi::tag;
-use serde::Serialize;
-
-use crate::bench::pingpong::PingPong;
+use crate::bench::costs::Costs;
+use crate::bench::game::{Game, SAMPLES_PER_ROUND};
 use crate::bench::quantile::p10;
-use crate::bench::runqlat::Runqlat;
-use crate::probe::{CostMeter, EmptyPrograms, ProbeError, ProbeOptions, Probes};
+use crate::bench::rounds::{Peers, Samples, Times};
+use crate::probe::{ProbeError, ProbeOptions};
 
-/// Samples of each variant unless chosen otherwise: some 60 s in all.
+pub use read::ReadCosts;
+pub use report::{LeftOut, ProbesReport, ProgramFigure};
+
+/// Samples of each variant unless chosen otherwise: some 80 s in all,
+/// a good part of it for starting peers.
 pub const DEFAULT_SAMPLES: u32 = 144;
 /// Where Debian's libbpf-tools puts runqlat.
 pub const RUNQLAT: &str = "/usr/sbin/runqlat";
-
-/// Samples of one variant in a row; then the next variant has its turn.
-const SAMPLES_PER_ROUND: u32 = 2;
-/// Round trips in a sample: 2 ms, short enough to fit between disturbances.
-const OPERATIONS: u32 = 1000;
-/// Round trips over which the kernel measures the programs.
-const COST_OPERATIONS: u32 = 20_000;
+/// Where it puts biolatency.
+pub const BIOLATENCY: &str = "/usr/sbin/biolatency";
+/// Where distributions put bpftrace.
+pub const BPFTRACE: &str = "/usr/bin/bpftrace";
 
 /// How to measure.
 #[derive(Clone, Debug)]
@@ -37,8 +44,15 @@ pub struct ProbesOptions {
     pub cpu: usize,
     /// How to attach ours.
     pub probes: ProbeOptions,
-    /// The peer's program; left out if it does not exist.
+    /// A peer's program; left out if it does not exist.
     pub runqlat: PathBuf,
+    /// As `runqlat`.
+    pub biolatency: PathBuf,
+    /// As `runqlat`.
+    pub bpftrace: PathBuf,
+    /// A command that runs guests for some seconds, so that each family has
+    /// something to count while its programs are measured; may be empty.
+    pub guests: Vec<OsString>,
 }
 
 impl Default for ProbesOptions {
@@ -50,36 +64,11 @@ impl Default for ProbesOptions {
             cpu: cpus - 1,
             probes: ProbeOptions::default(),
             runqlat: PathBuf::from(RUNQLAT),
+            biolatency: PathBuf::from(BIOLATENCY),
+            bpftrace: PathBuf::from(BPFTRACE),
+            guests: Vec::new(),
         }
     }
-}
-
-/// Throughput of the ping-pong with something attached, as a part of the
-/// throughput with nothing attached; each at p10 of the time an operation took.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ProbesReport {
-    /// Ours, both threads unregistered.
-    pub unregistered_ratio: f64,
-    /// Ours, both threads registered.
-    pub registered_ratio: f64,
-    /// Two programs that do nothing at the same hooks: what the kernel itself
-    /// takes, the best that any tool with these hooks can reach.
-    pub floor_ratio: f64,
-    /// libbpf-tools' runqlat; `None` where it is not installed.
-    pub runqlat_ratio: Option<f64>,
-    /// Mean run of our switch program, both threads registered, ns; measured
-    /// apart, with the kernel's own measuring included.
-    pub ns_per_switch: f64,
-    /// The same of our wake-up program.
-    pub ns_per_wakeup: f64,
-    /// Samples of each variant.
-    pub samples: u32,
-    /// An operation (two wake-ups, two switches) with nothing attached, ns.
-    pub ns_per_operation: f64,
-    /// Memory of our maps.
-    pub map_bytes: u64,
-    /// `tp_btf` or `raw_tp`.
-    pub source: &'static str,
 }
 
 /// Why there are no figures.
@@ -96,9 +85,15 @@ pub enum BenchError {
         /// Why.
         source: io::Error,
     },
-    /// The peer.
+    /// The reads of a disk.
+    #[error("reads of a loop device failed")]
+    Disk {
+        /// Why.
+        source: io::Error,
+    },
+    /// A peer.
     #[error("{program} can't be run")]
-    Runqlat {
+    Peer {
         /// Its path.
         program: String,
         /// Why.
@@ -112,11 +107,11 @@ pub enum BenchError {
     Panicked,
 }
 
-/// Measures; takes some 60 s with the defaults. Single runs vary by 30 % on a
+/// Measures; takes some 80 s with the defaults. Single runs vary by 30 % on a
 /// shared machine: the variants take turns and a low quantile is compared.
 ///
 /// # Errors
-/// Ours or the peer can't be attached.
+/// Ours can't be attached. A peer that can't is left out.
 pub fn probes(options: &ProbesOptions) -> Result<ProbesReport, BenchError> {
     if options.samples == 0 {
         return Err(BenchError::NoSamples);
@@ -126,122 +121,58 @@ pub fn probes(options: &ProbesOptions) -> Result<ProbesReport, BenchError> {
         .unwrap_or(Err(BenchError::Panicked))
 }
 
-/// Times of an operation, ns, by what was attached.
-#[derive(Default)]
-struct Samples {
-    nothing: Vec<f64>,
-    floor: Vec<f64>,
-    unregistered: Vec<f64>,
-    registered: Vec<f64>,
-    runqlat: Vec<f64>,
-}
-
 fn measure(options: &ProbesOptions) -> Result<ProbesReport, BenchError> {
-    let game = &mut Game {
-        pingpong: start(options.cpu)?,
-        cpu: options.cpu,
-    };
-    let mut samples = Samples::default();
+    let mut left_out = Vec::new();
+    let (mut game, no_disk) = Game::start(options.cpu)?;
+    if let Some(error) = no_disk {
+        left_out.push(LeftOut {
+            what: "reads of a disk".to_owned(),
+            reason: error.to_string(),
+        });
+    }
+    let (mut samples, mut peers) = (Samples::default(), Peers::of(options));
     let rounds = options.samples.div_ceil(SAMPLES_PER_ROUND);
     for _ in 0..rounds {
-        game.play(&mut samples.nothing)?;
-        let empty = EmptyPrograms::attach()?;
-        game.play(&mut samples.floor)?;
-        drop(empty);
-        ours(game, options, &mut samples)?;
-        if options.runqlat.exists() {
-            let peer = Runqlat::start(&options.runqlat)?;
-            game.play(&mut samples.runqlat)?;
-            peer.stop()?;
-        }
+        samples.round(&mut game, options, &mut peers)?;
     }
-    let (source, map_bytes, ns_per_switch, ns_per_wakeup) = costs(game, options)?;
-    let nothing = p10(&mut samples.nothing).ok_or(BenchError::NoSamples)?;
-    let ratio = |times: &mut Vec<f64>| p10(times).map(|time| nothing / time);
-    Ok(ProbesReport {
-        unregistered_ratio: ratio(&mut samples.unregistered).ok_or(BenchError::NoSamples)?,
-        registered_ratio: ratio(&mut samples.registered).ok_or(BenchError::NoSamples)?,
-        floor_ratio: ratio(&mut samples.floor).ok_or(BenchError::NoSamples)?,
+    samples.without(&peers);
+    left_out.extend(peers.left_out());
+    let costs = costs::costs(&mut game, options, &mut left_out)?;
+    let mut report =
+        report(&mut samples, costs, rounds * SAMPLES_PER_ROUND).ok_or(BenchError::NoSamples)?;
+    report.left_out = left_out;
+    Ok(report)
+}
+
+/// `None` if something that must be there has no samples.
+fn report(samples: &mut Samples, costs: Costs, count: u32) -> Option<ProbesReport> {
+    let nothing = p10(&mut samples.nothing.pingpong)?;
+    let ratio = |times: &mut Times| p10(&mut times.pingpong).map(|time| nothing / time);
+    let ns_per_read = p10(&mut samples.nothing.reads);
+    let block = |times: &mut Times| Some(ns_per_read? / p10(&mut times.reads)?);
+    Some(ProbesReport {
+        unregistered_ratio: ratio(&mut samples.unregistered)?,
+        registered_ratio: ratio(&mut samples.registered)?,
+        floor_ratio: ratio(&mut samples.floor)?,
         runqlat_ratio: ratio(&mut samples.runqlat),
-        ns_per_switch,
-        ns_per_wakeup,
-        samples: rounds * SAMPLES_PER_ROUND,
+        biolatency_ratio: ratio(&mut samples.biolatency),
+        runqlat_biolatency_ratio: ratio(&mut samples.runqlat_biolatency),
+        bpftrace_ratio: ratio(&mut samples.bpftrace),
+        block_ratio: block(&mut samples.registered),
+        block_biolatency_ratio: block(&mut samples.biolatency),
+        block_runqlat_biolatency_ratio: block(&mut samples.runqlat_biolatency),
+        block_bpftrace_ratio: block(&mut samples.bpftrace),
+        ns_per_switch: costs.ns_per_switch,
+        ns_per_wakeup: costs.ns_per_wakeup,
+        samples: count,
         ns_per_operation: nothing,
-        map_bytes,
-        source,
+        ns_per_read,
+        map_bytes: costs.map_bytes,
+        source: costs.source,
+        programs: costs.programs,
+        read_us: costs.read_us,
+        left_out: Vec::new(),
     })
-}
-
-fn start(cpu: usize) -> Result<PingPong, BenchError> {
-    PingPong::start(cpu).map_err(|source| BenchError::PingPong { cpu, source })
-}
-
-struct Game {
-    pingpong: PingPong,
-    cpu: usize,
-}
-
-impl Game {
-    /// Some samples, after a warm-up.
-    fn play(&mut self, times: &mut Vec<f64>) -> Result<(), BenchError> {
-        self.run(OPERATIONS / 2)?;
-        for _ in 0..SAMPLES_PER_ROUND {
-            times.push(self.run(OPERATIONS)?);
-        }
-        Ok(())
-    }
-
-    /// Time of one of `operations`, ns.
-    fn run(&mut self, operations: u32) -> Result<f64, BenchError> {
-        let time = self.pingpong.run(operations);
-        let time = time.map_err(|source| BenchError::PingPong {
-            cpu: self.cpu,
-            source,
-        })?;
-        Ok(time.as_secs_f64() * 1e9 / f64::from(operations))
-    }
-}
-
-fn ours(game: &mut Game, options: &ProbesOptions, samples: &mut Samples) -> Result<(), BenchError> {
-    let mut probes = Probes::attach(&options.probes)?;
-    game.play(&mut samples.unregistered)?;
-    register(game, &mut probes)?;
-    game.play(&mut samples.registered)
-}
-
-/// Makes the two threads vCPUs of two VMs. Never released: all of it goes with
-/// the probes.
-fn register(game: &Game, probes: &mut Probes) -> Result<(), BenchError> {
-    for (vm, tid) in (1..).zip(game.pingpong.tids()) {
-        let _slot = probes.register(tid, tag::of(vm, tag::role::VCPU))?;
-    }
-    Ok(())
-}
-
-/// Source, map bytes, ns a switch, ns a wake-up.
-fn costs(
-    game: &mut Game,
-    options: &ProbesOptions,
-) -> Result<(&'static str, u64, f64, f64), BenchError> {
-    let mut probes = Probes::attach(&options.probes)?;
-    register(game, &mut probes)?;
-    let meter = CostMeter::start()?;
-    game.run(COST_OPERATIONS)?;
-    let costs = probes.costs()?;
-    drop(meter);
-    let mean = |hook: &str| {
-        let cost = costs.iter().find(|cost| cost.hook == hook && cost.runs > 0);
-        #[expect(clippy::cast_precision_loss, reason = "some 10^5 runs")]
-        cost.map_or(f64::NAN, |cost| {
-            cost.time.as_secs_f64() * 1e9 / cost.runs as f64
-        })
-    };
-    Ok((
-        probes.source(),
-        probes.map_bytes(),
-        mean("sched_switch"),
-        mean("sched_waking"),
-    ))
 }
 
 #[cfg(test)]

@@ -266,7 +266,7 @@ impl<P: HostSource> Sampler<P> {
         }
         let scene = scene(&self.live, &self.ended);
         if let Some(probes) = self.source.probes() {
-            self.matrix.settle(&scene, &|victim| probes.blamed(victim));
+            self.matrix.tick(&scene, &|victim| probes.blamed(victim));
         }
         for observer in &mut self.observers {
             observer.tick(&scene);
@@ -326,9 +326,7 @@ impl<P: HostSource> Sampler<P> {
         }
         let scene = scene(&self.live, &self.ended);
         if let Some(probes) = self.source.probes() {
-            out.blame = self
-                .matrix
-                .window(&frame, &scene, &blamed, &|victim| probes.blamed(victim));
+            out.blame = self.matrix.window(&frame, &scene, &blamed);
             if let Some(cpus) = &mut self.cpus {
                 out.more
                     .extend(cpus.rows(&frame, probes.cpus(), clock::monotonic_ns()));

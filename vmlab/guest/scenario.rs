@@ -6,6 +6,7 @@ mod memory;
 mod nested;
 mod numa;
 mod quota;
+mod remote;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub fn run(scenario: Scenario, wire: &mut Wire) -> anyhow::Result<()> {
         Scenario::Load => load::run(wire),
         Scenario::Nested => nested::run(wire),
         Scenario::Numa | Scenario::Numa4 => numa::run(wire),
+        Scenario::Remote => remote::run(wire),
         Scenario::Quota => quota::run(wire),
         Scenario::Block => block::run(wire),
         Scenario::Memory => memory::run(wire),

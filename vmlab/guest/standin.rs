@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 
@@ -98,7 +98,7 @@ pub fn run() -> anyhow::Result<()> {
 
 /// `grow MIB`: takes memory and writes to each page. `walk`: writes to each
 /// page again. `drop`: gives all of it back. `read DEVICE MIB`: reads through
-/// the page cache.
+/// the page cache. `spin SECONDS`: keeps its CPU busy and leaves memory alone.
 fn obey(order: &str, memory: &mut Vec<Vec<u8>>) -> anyhow::Result<()> {
     let words: Vec<&str> = order.split_whitespace().collect();
     match words.as_slice() {
@@ -112,6 +112,12 @@ fn obey(order: &str, memory: &mut Vec<Vec<u8>>) -> anyhow::Result<()> {
             let bytes = mib.parse::<u64>()? << 20;
             let mut reader = File::open(device)?.take(bytes);
             io::copy(&mut reader, &mut io::sink())?;
+        }
+        ["spin", seconds] => {
+            let end = Instant::now() + Duration::from_secs(seconds.parse()?);
+            while Instant::now() < end {
+                std::hint::spin_loop();
+            }
         }
         _ => bail!("no such order"),
     }

@@ -62,13 +62,18 @@ pub fn processor(tid: u32) -> anyhow::Result<usize> {
     Ok(field.context("stat is short")?.parse()?)
 }
 
-/// Lets a thread run on that CPU only, and waits until it has run there.
-pub fn put_on(tid: u32, cpu: usize) -> anyhow::Result<()> {
+/// Lets a thread run on that CPU only; one that sleeps is there once it wakes.
+pub fn pin(tid: u32, cpu: usize) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     let raw = i32::try_from(tid).ok().and_then(Pid::from_raw);
     sched_setaffinity(raw.with_context(|| format!("thread {tid}"))?.into(), &set)
-        .with_context(|| format!("put thread {tid} on CPU {cpu}"))?;
+        .with_context(|| format!("put thread {tid} on CPU {cpu}"))
+}
+
+/// Lets a thread run on that CPU only, and waits until it has run there.
+pub fn put_on(tid: u32, cpu: usize) -> anyhow::Result<()> {
+    pin(tid, cpu)?;
     let mut ran_before = None;
     wait_for(
         "a thread to run on its CPU",

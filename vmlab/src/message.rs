@@ -115,6 +115,18 @@ pub struct Moves {
     pub traced: u64,
 }
 
+/// Truth of the scenario of remote memory, stay by stay.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stay {
+    /// Node that the vCPU spun on.
+    pub node: usize,
+    /// Begin and end of it, µs since 1970 UTC.
+    pub span_us: (i64, i64),
+    /// Anonymous memory of the VM's process by node, bytes, as the walk over
+    /// its page tables (`numa_maps`) found it at the end.
+    pub memory: Vec<u64>,
+}
+
 /// Truth of the quota scenario; differences over the recording.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Throttling {

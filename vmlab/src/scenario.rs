@@ -5,7 +5,8 @@ use std::str::FromStr;
 /// Something that is done inside a machine while the agent measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scenario {
-    /// The agent starts once with each kind of program, beside one guest.
+    /// The agent starts once with each kind of program, beside one guest, on a
+    /// machine where every family of probes has work: KVM and two nodes.
     Load,
     /// Four spinning guests on two CPUs.
     Nested,
@@ -13,6 +14,8 @@ pub enum Scenario {
     Numa,
     /// The same around four nodes.
     Numa4,
+    /// A VM's vCPU runs on the node that its memory is not on, then on the other.
+    Remote,
     /// A spinning guest under a CPU quota of a half.
     Quota,
     /// A guest reads a disk that takes 20 ms a request.
@@ -59,11 +62,12 @@ const KVM_AND_DISKS: &[&str] = &["kvm-amd", "virtio_pci", "virtio_blk"];
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Load,
         Self::Nested,
         Self::Numa,
         Self::Numa4,
+        Self::Remote,
         Self::Quota,
         Self::Block,
         Self::Memory,
@@ -77,6 +81,7 @@ impl Scenario {
             Self::Nested => "nested",
             Self::Numa => "numa",
             Self::Numa4 => "numa4",
+            Self::Remote => "remote",
             Self::Quota => "quota",
             Self::Block => "block",
             Self::Memory => "memory",
@@ -93,8 +98,14 @@ impl Scenario {
             disks: &[],
         };
         match self {
-            Self::Load | Self::Nested | Self::Quota => host,
-            Self::Numa => Shape { nodes: 2, ..host },
+            Self::Nested | Self::Quota => host,
+            Self::Load | Self::Numa => Shape { nodes: 2, ..host },
+            Self::Remote => Shape {
+                nodes: 2,
+                kvm: false,
+                modules: &[],
+                ..host
+            },
             Self::Numa4 => Shape {
                 nodes: 4,
                 cpus: 4,

@@ -19,6 +19,7 @@ mod vm {
     pub mod nested;
     pub mod numa;
     pub mod quota;
+    pub mod remote;
     pub mod rows;
 }
 
@@ -32,7 +33,7 @@ macro_rules! tests_on {
             const KERNEL: Series = $series;
 
             #[test]
-            fn both_kinds_of_program_attach() {
+            fn every_family_attaches_in_both_kinds() {
                 vm::load::check(KERNEL);
             }
 
@@ -49,6 +50,11 @@ macro_rules! tests_on {
             #[test]
             fn moves_around_four_nodes_are_counted_exactly() {
                 vm::numa::check(KERNEL, Scenario::Numa4);
+            }
+
+            #[test]
+            fn memory_far_from_its_vcpu_is_remote() {
+                vm::remote::check(KERNEL);
             }
 
             #[test]

@@ -7,10 +7,13 @@ use aya::sys::{Stats, enable_stats};
 
 use crate::probe::Probes;
 use crate::probe::error::ProbeError;
+use crate::probe::family;
 
 /// Runs of one program while a [`CostMeter`] was alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramCost {
+    /// Its family.
+    pub family: &'static str,
     /// The tracepoint.
     pub hook: String,
     /// Times it ran.
@@ -53,8 +56,10 @@ impl Probes {
             let info = program
                 .info()
                 .map_err(|source| ProbeError::ProgramInfo { source })?;
+            let hook = name.trim_start_matches("raw_");
             costs.push(ProgramCost {
-                hook: name.trim_start_matches("raw_").to_owned(),
+                family: family::of_hook(hook),
+                hook: hook.to_owned(),
                 runs: info.run_count(),
                 time: info.run_time(),
             });

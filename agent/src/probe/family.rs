@@ -80,6 +80,15 @@ pub const BLOCK_BEFORE_6_5: Family = Family {
     hooks: BLOCK.hooks.split_at(5).0,
 };
 
+/// Every family; a tracepoint is in one.
+const ALL: [&Family; 7] = [&SCHED, &NUMA, &IRQ, &VIRTIO, &BLOCK, &RECLAIM, &COMPACTION];
+
+/// Name of the family that a tracepoint is in.
+pub fn of_hook(hook: &str) -> &'static str {
+    let family = ALL.iter().find(|family| family.hooks.contains(&hook));
+    family.map_or("none", |family| family.name)
+}
+
 /// Attached programs, asked how often the kernel did not run them because an
 /// interrupt came while the same program ran on that CPU.
 pub struct Skips(Vec<ProgramFd>);
@@ -152,9 +161,18 @@ impl Attached {
             Err(error) => {
                 let reason = chain(&error);
                 tracing::warn!(family = family.name, reason, "probe family not attached");
-                Self::left_out(family, &reason)
+                Self::left_out(family, &shortened(&reason))
             }
         }
+    }
+}
+
+/// A reason for a row: the verifier's log, pages long, stays in the agent's own.
+fn shortened(reason: &str) -> String {
+    const LONGEST: usize = 300;
+    match reason.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}… (the rest is in the agent's log)", &reason[..end]),
+        None => reason.to_owned(),
     }
 }
 
@@ -211,7 +229,13 @@ impl Kind {
 
     fn refused(self, program: &'static str, source: ProgramError) -> ProbeError {
         let kind = self.name();
-        if answered(&source, Errno::PERM) || answered(&source, Errno::ACCESS) {
+        // The verifier answers EACCES too, but says why.
+        let verified = match &source {
+            ProgramError::LoadError { verifier_log, .. } => !verifier_log.to_string().is_empty(),
+            _ => false,
+        };
+        let forbidden = answered(&source, Errno::PERM) || answered(&source, Errno::ACCESS);
+        if forbidden && !verified {
             return ProbeError::Forbidden {
                 kind,
                 program,

@@ -50,14 +50,17 @@ pub struct Matrix {
     /// Figures of the last window by (victim, culprit); what was never seen
     /// began at 0.
     base: BTreeMap<(u16, u16), u64>,
-    /// VM of each number at the last window.
+    /// VM of each number at the last tick.
     owners: BTreeMap<u16, VmKey>,
+    /// Cells of each victim at the last tick at which it lived: of the same
+    /// moment as its threads' last readings.
+    latest: BTreeMap<u16, Vec<(u16, u64)>>,
 }
 
 impl Matrix {
-    /// Notes which VM has which number. A number's new owner begins at what
-    /// its cells say now, read by `cells`.
-    pub fn settle(&mut self, scene: &Scene<'_>, cells: &dyn Fn(u16) -> Vec<(u16, u64)>) {
+    /// Once a tick, after the threads were read: reads the rows of all VMs by
+    /// `cells`. A number's new owner begins at what its cells say now.
+    pub fn tick(&mut self, scene: &Scene<'_>, cells: &dyn Fn(u16) -> Vec<(u16, u64)>) {
         let mut fresh = Vec::new();
         for vm in &scene.vms {
             if let Some(number) = vm.index
@@ -67,17 +70,16 @@ impl Matrix {
                 fresh.push(number);
             }
         }
-        if fresh.is_empty() {
-            return;
-        }
-        let victims: Vec<u16> = scene.vms.iter().filter_map(|vm| vm.index).collect();
-        for victim in victims {
+        let live = scene.vms.iter().filter(|vm| vm.live);
+        for victim in live.filter_map(|vm| vm.index) {
+            let row = cells(victim);
             let whole_row = fresh.contains(&victim);
-            for (culprit, ns) in cells(victim) {
-                if whole_row || fresh.contains(&culprit) {
-                    self.base.insert((victim, culprit), ns);
+            for (culprit, ns) in &row {
+                if whole_row || fresh.contains(culprit) {
+                    self.base.insert((victim, *culprit), *ns);
                 }
             }
+            self.latest.insert(victim, row);
         }
     }
 
@@ -110,15 +112,17 @@ impl Matrix {
         frame: &Frame<'_>,
         scene: &Scene<'_>,
         victims: &[Waited],
-        cells: &dyn Fn(u16) -> Vec<(u16, u64)>,
     ) -> Vec<BlameRow> {
+        let mut latest = std::mem::take(&mut self.latest);
         let mut rows = Vec::new();
         for Waited { key, victim, open } in victims {
             let Some(vm) = scene.vms.iter().find(|vm| vm.vm.key == *key) else {
                 continue;
             };
             let others = match vm.index {
-                Some(number) => self.since(number, cells(number), open),
+                Some(number) => {
+                    self.since(number, latest.remove(&number).unwrap_or_default(), open)
+                }
                 None => Vec::new(),
             };
             let parts = parts(scene, victim, &others);

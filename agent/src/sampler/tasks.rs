@@ -27,7 +27,6 @@ pub struct Tasks {
     tasks: HashMap<u32, Task>,
     at_ns: u64,
     at_ticks: u64,
-    scan_ns: u64,
     scanned: usize,
 }
 
@@ -57,7 +56,6 @@ impl Tasks {
             tasks: HashMap::new(),
             at_ns: 0,
             at_ticks: 0,
-            scan_ns: 0,
             scanned: 0,
         };
         tasks.scan(&HashSet::new(), None);
@@ -91,7 +89,8 @@ impl Tasks {
         }
         self.tasks.retain(|_, t| t.seen);
         (self.at_ns, self.at_ticks) = (began, ticks);
-        self.scan_ns = monotonic_ns().saturating_sub(began);
+        let scan_ns = monotonic_ns().saturating_sub(began);
+        tracing::debug!(tasks = scanned, scan_ns, "host tasks read");
         self.scanned = scanned;
         sums
     }
@@ -133,13 +132,9 @@ impl Tasks {
 
 impl Observer for Tasks {
     fn status(&self) -> Vec<FamilyStatus> {
-        let each = self.scan_ns / (self.scanned.max(1) as u64);
         vec![FamilyStatus {
             family: "host_tasks",
-            source: (self.scanned > 0).then(|| {
-                let (count, micros) = (self.scanned, self.scan_ns / 1000);
-                format!("/proc: {count} tasks in {micros} µs a window, {each} ns a task")
-            }),
+            source: (self.scanned > 0).then(|| "/proc".to_owned()),
             reason: (self.scanned == 0).then(|| "/proc shows no process".to_owned()),
         }]
     }

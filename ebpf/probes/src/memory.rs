@@ -227,7 +227,8 @@ fn sign(episode: *mut Episode, at_ns: u64) {
     atomic(unsafe { &raw mut (*episode).signs }, 1);
     let last = get!(episode.last_ns);
     if at_ns > last {
-        if at_ns - last > EPISODE_NS {
+        // The first one too, on a host that is up for less than that.
+        if last == 0 || at_ns - last > EPISODE_NS {
             set!(episode.since_ns = at_ns);
         }
         set!(episode.last_ns = at_ns);

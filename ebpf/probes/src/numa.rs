@@ -16,7 +16,12 @@ hook! {
     "sched_swap_numa", sched_swap_numa, raw_sched_swap_numa,
     |ctx, T| {
         swapped::<T>(ctx.arg(0));
-        swapped::<T>(ctx.arg(2));
+        // It may be NULL: the verifier of Debian's 6.12 (6.12.117) refuses the
+        // program without this check, that of 6.1 does not care.
+        let other: TaskPtr = ctx.arg(2);
+        if !other.is_null() {
+            swapped::<T>(other);
+        }
     }
 }
 

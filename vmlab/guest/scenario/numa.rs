@@ -20,8 +20,7 @@ const STAY: Duration = Duration::from_millis(100);
 
 pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
     let nodes = nodes()?;
-    // The balancer would add moves of its own.
-    fs::write("/proc/sys/kernel/numa_balancing", "0").context("switch NUMA balancing off")?;
+    switch_balancing_off()?;
     let vms = Vm::several(1, 100)?;
     let tid = vms[0].tid;
     put_on(tid, nodes[0][0])?;
@@ -45,8 +44,13 @@ pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
     wire.truth("moves", &truth)
 }
 
+/// The balancer would move threads and memory by its own lights.
+pub(super) fn switch_balancing_off() -> anyhow::Result<()> {
+    fs::write("/proc/sys/kernel/numa_balancing", "0").context("switch NUMA balancing off")
+}
+
 /// CPUs of each node.
-fn nodes() -> anyhow::Result<Vec<Vec<usize>>> {
+pub(super) fn nodes() -> anyhow::Result<Vec<Vec<usize>>> {
     let mut nodes = Vec::new();
     loop {
         let path = format!("/sys/devices/system/node/node{}/cpulist", nodes.len());

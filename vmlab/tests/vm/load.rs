@@ -1,8 +1,8 @@
-//! Every kind of program loads and attaches.
+//! Every family of probes attaches with each kind of program.
 
 use headroom_vmlab::{Scenario, Series};
 
-use super::rows::ended_well;
+use super::rows::{ended_well, families};
 
 pub fn check(series: Series) {
     let Some(report) = crate::run(series, Scenario::Load) else {
@@ -14,6 +14,7 @@ pub fn check(series: Series) {
         ended_well(run);
         let attached = format!("attached {}", run.name());
         assert!(run.said().contains(&attached), "{:?}", run.said());
+        families(run, run.name(), 2);
         for table in ["hosts", "vms", "vcpus"] {
             let rows: Vec<_> = run.rows(table).collect();
             assert!(rows.len() >= 2, "{} rows of {table}", rows.len());

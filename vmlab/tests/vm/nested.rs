@@ -3,7 +3,7 @@
 use headroom_vmlab::message::Series as Truth;
 use headroom_vmlab::{Scenario, Series};
 
-use super::rows::{only, share, sum, vcpu, within_sure};
+use super::rows::{families, only, share, sum, vcpu, within_sure};
 
 /// Four spinning vCPUs on two CPUs.
 const THEORY: f64 = 0.5;
@@ -21,6 +21,7 @@ pub fn check(series: Series) {
         return;
     };
     let run = only(&report);
+    families(run, "tp_btf", 1);
     let truths: Vec<Truth> = report.truth("series").unwrap();
     assert_eq!(truths.len(), 4);
     let tolerance = AGREEMENT + DISTURBED * report.disturbance;

@@ -15,6 +15,46 @@ pub fn ended_well(run: &Run) {
     assert_eq!(run.exit_code(), Some(0), "{:?}", run.said());
 }
 
+/// All probes are attached from beginning to end, on a machine with KVM and
+/// that many nodes.
+pub fn families(run: &Run, source: &str, nodes: u32) {
+    for family in [
+        "sched",
+        "irq",
+        "numa",
+        "virtio",
+        "block",
+        "reclaim",
+        "compaction",
+        "net_queues",
+    ] {
+        let rows: Vec<_> = run
+            .rows("probes")
+            .filter(|r| r["family"] == family)
+            .collect();
+        assert!(!rows.is_empty(), "{family} in no row");
+        // KVM's tracepoints may be a module's, which has no BTF of its own.
+        let source = if family == "virtio" { "raw_tp" } else { source };
+        for row in rows {
+            if family == "numa" && nodes == 1 {
+                let reason = row["reason"].as_str().unwrap_or_default();
+                assert_eq!(
+                    (&row["state"], &row["source"]),
+                    (&"unavailable".into(), &Value::Null)
+                );
+                assert!(reason.starts_with("n/a: "), "{row}");
+            } else {
+                assert_eq!(
+                    (&row["state"], &row["source"]),
+                    (&"attached".into(), &source.into()),
+                    "{row}"
+                );
+                assert_eq!(row["reason"], Value::Null, "{row}");
+            }
+        }
+    }
+}
+
 /// The recorder's step is 20 ms.
 const SURE_US: i64 = 30_000;
 
@@ -77,7 +117,12 @@ pub fn int(row: &Value, column: &str) -> i64 {
         .unwrap_or_else(|| panic!("{column} is {value} in {row}"))
 }
 
-/// Sum of a column that must be known in every row.
+/// Sum of a column that must be known in each of these rows.
+pub fn total(rows: &[&Value], column: &str) -> i64 {
+    rows.iter().map(|r| int(r, column)).sum()
+}
+
+/// The same over windows of a vCPU.
 pub fn sum(windows: &[Vcpu<'_>], column: &str) -> i64 {
     windows.iter().map(|w| int(w.row, column)).sum()
 }
