@@ -208,10 +208,12 @@ impl Sum {
     fn check(&self, life: &Life) {
         let truth = i64::try_from(life.run_ns + SLACK_NS).expect("ns");
         assert!(self.run_ns <= truth, "{} of {truth} ns", self.run_ns);
-        // Those that other load kept from running tell nothing.
-        if self.window_ns - self.ready_ns > 900_000_000 {
-            assert!(self.busy() > 0.2, "busy {} of what was asked", self.busy());
-        }
+    }
+
+    /// Ran for less than a fifth of what was asked, although other load did
+    /// not keep it from running.
+    fn is_slow(&self) -> bool {
+        self.window_ns - self.ready_ns > 900_000_000 && self.busy() < 0.2
     }
 }
 
@@ -307,6 +309,9 @@ impl Records {
         for (sum, life) in sums.iter().zip(&made.lives) {
             sum.check(life);
         }
+        // A guest may start late; 1 of 10 000 was seen to.
+        let slow = sums.iter().filter(|sum| sum.is_slow()).count();
+        assert!(slow * 100 <= guests, "{slow} of {guests} hardly ran");
         assert!(seen > guests / 2, "{seen} of {guests} guests seen");
         assert!((0.5..1.5).contains(&total.busy()));
     }
