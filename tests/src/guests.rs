@@ -14,15 +14,20 @@ pub struct Guests {
 }
 
 impl Guests {
-    /// Starts guests with the given flags and waits until all run. They
-    /// outweigh everything else on the host, so that other load does not bend
-    /// a test's figures.
+    /// Starts guests with the given flags and waits until all run. Unless the
+    /// flags name a weight, they outweigh everything else on the host, so that
+    /// other load does not bend a test's figures.
     ///
     /// # Errors
     /// The lab failed; with what it said.
     pub fn start(flags: &[&str]) -> anyhow::Result<Self> {
+        let weight: &[&str] = match flags.contains(&"--weight") {
+            true => &[],
+            false => &["--weight", "3000"],
+        };
         let mut child = Command::new(crate::headroom())
-            .args(["lab", "guests", "--weight", "3000"])
+            .args(["lab", "guests"])
+            .args(weight)
             .args(flags)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

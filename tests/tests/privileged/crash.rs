@@ -28,7 +28,10 @@ fn ten_killed_collectors_lose_and_double_nothing() {
     // A flush every two seconds, so that kills also fall into Parquet and Delta.
     let config = "[agent]\ninterval = \"1s\"\n[collector]\nflush = \"2s\"\n";
     let up = Up::start(&data, config, &[]).unwrap();
-    let guests = Guests::start(&["--count", "6", "--load", "40", "--for", "300s"]).unwrap();
+    let guests = Guests::start(&[
+        "--count", "6", "--load", "40", "--for", "300s", "--weight", "100",
+    ])
+    .unwrap();
     for kill in 0..KILLS {
         // Uneven times: each kill meets another moment of append, flush, commit.
         std::thread::sleep(Duration::from_millis(

@@ -163,7 +163,10 @@ fn a_full_disk_refuses_and_recovers_without_loss() {
     let config =
         "[agent]\ninterval = \"1s\"\n[collector]\nflush = \"3s\"\nsegment_size = \"1 MiB\"\n";
     let up = Up::start(&data, config, &[]).unwrap();
-    let guests = Guests::start(&["--count", "4", "--load", "20", "--for", "300s"]).unwrap();
+    let guests = Guests::start(&[
+        "--count", "4", "--load", "20", "--for", "300s", "--weight", "100",
+    ])
+    .unwrap();
     wait_for("rows", Duration::from_secs(30), || {
         anyhow::ensure!(count(&up)? > 3, "no rows yet");
         Ok(())
