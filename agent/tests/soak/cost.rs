@@ -82,8 +82,13 @@ async fn on_a_host_of(guests: usize, vcpus: usize, plan: Plan, max_share: f64) {
         (after.1 - before.1) as f64 / time,
         agent.map_bytes() >> 10,
     );
+    println!("{}", proc::resident(agent.0.id()));
     server.kill().await;
-    if judged {
+    // Guests of others, as of a test beside this one, cost too.
+    let others = host(&store, "vms") - guests.len();
+    if others > 0 {
+        println!("not judged: {others} VMs of others");
+    } else if judged {
         assert!(rss <= MAX_KIB, "{rss} KiB");
         assert!(share < max_share, "{share} of a core");
     }

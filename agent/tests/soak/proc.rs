@@ -40,6 +40,15 @@ pub fn rss_kib(pid: u32) -> u64 {
     Status::of(format!("/proc/{pid}/status").as_ref()).number("VmRSS")
 }
 
+/// The parts of that: its own pages, files, shared memory.
+pub fn resident(pid: u32) -> String {
+    let status = Status::of(format!("/proc/{pid}/status").as_ref());
+    let parts = ["RssAnon", "RssFile", "RssShmem", "VmHWM"];
+    parts
+        .map(|part| format!("{part} {} KiB", status.number(part)))
+        .join(", ")
+}
+
 /// Open files of this process.
 pub fn files() -> usize {
     fs::read_dir("/proc/self/fd").expect("files").count()

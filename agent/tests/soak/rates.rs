@@ -22,7 +22,7 @@ const EVENTS_PER_TURN: u64 = 4;
 /// own run count and with no recursion missed.
 const LOST: u64 = 60;
 /// Two clocks are read at two places of a switch, and of two lengths of a wait
-/// the shorter one counts: 50 to 150 ns less for each, of waits of 1 to 4 µs.
+/// the shorter one counts: 50 to 170 ns less for each, of waits of 1 to 4 µs.
 const GRAIN_NS: u64 = 200;
 
 #[test]
