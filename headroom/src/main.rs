@@ -3,9 +3,9 @@
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+pub(crate) use headroom_lab::terminal::{duration, interrupted};
 
 mod bench;
 mod config;
@@ -105,25 +105,4 @@ fn log_filter(quiet: bool) -> tracing_subscriber::EnvFilter {
     // Delta's kernel tells each of its steps at info.
     let default = if quiet { "warn" } else { "warn,headroom=info" };
     tracing_subscriber::EnvFilter::try_from_env("HEADROOM_LOG").unwrap_or_else(|_| default.into())
-}
-
-/// Resolves at SIGINT or SIGTERM.
-pub(crate) async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut int), Ok(mut term)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        // Without handlers the signals end the process as they always do.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
-    }
-}
-
-/// A duration flag such as `30s`.
-pub(crate) fn duration(text: &str) -> Result<Duration, headroom_core::units::UnitError> {
-    headroom_core::units::parse_duration(text)
 }

@@ -7,6 +7,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use clap::ValueEnum;
 
+pub use headroom_lab::terminal::{complain, say};
+
 /// Form of printed data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -19,20 +21,6 @@ pub enum Format {
     Ndjson,
     /// CSV with a header
     Csv,
-}
-
-/// Prints one line to standard output. A closed pipe ends the program quietly,
-/// as every filter does.
-pub fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
-    }
-}
-
-/// Prints one line to standard error.
-pub fn complain(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Prints rows in the form asked for.

@@ -14,7 +14,7 @@ mod guests;
 mod measure;
 mod report;
 mod stage;
-mod terminal;
+pub mod terminal;
 pub mod truth;
 
 pub use cgroup::{DEFAULT_WEIGHT, Group, MemoryLimit};

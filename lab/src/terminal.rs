@@ -1,4 +1,4 @@
-//! The lab's side of the terminal: lines, interrupts, flags.
+//! The command's side of the terminal: lines, interrupts, flags.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -34,6 +34,9 @@ pub async fn interrupted() {
 }
 
 /// A duration flag such as `30s`.
+///
+/// # Errors
+/// No number, or no unit of time.
 pub fn duration(text: &str) -> Result<Duration, headroom_core::units::UnitError> {
     headroom_core::units::parse_duration(text)
 }

@@ -87,7 +87,7 @@ impl Observer for Numa {
         };
         let source = self.reader.source().filter(|_| !self.one_node());
         vec![FamilyStatus {
-            family: "numa",
+            family: "numa_memory",
             source,
             reason,
         }]
