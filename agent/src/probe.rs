@@ -315,8 +315,9 @@ impl Probes {
         }
     }
 
-    /// Totals of each possible CPU since the probes were attached, an idle
-    /// period that is still open included up to now.
+    /// Totals of each possible CPU since the probes were attached, its open
+    /// segment included up to the reading: `since_ns`, which differs from CPU
+    /// to CPU where the reader had to wait in between.
     #[must_use]
     pub fn cpus(&self) -> Vec<CpuStats> {
         (0..self.cpus.len())

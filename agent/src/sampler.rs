@@ -185,8 +185,9 @@ impl<P: HostSource> Sampler<P> {
                 .any(|f| f.family == "irq" && f.source.is_some());
             Cpus::new(probes.cpus(), clock::monotonic_ns(), interrupts)
         });
+        let totals = source.probes().map(HostSource::cpus);
         let mut sampler = Self {
-            host_base: host_reader.read(source.probes()),
+            host_base: host_reader.read(totals.as_deref()),
             host: options.host,
             discovery: Discovery::new(options.proc, options.kvm_debug),
             source,
@@ -297,7 +298,8 @@ impl<P: HostSource> Sampler<P> {
     /// Ends a window at the last tick's readings and begins the next one
     /// there. `ts_us` is the window's end for the rows, µs since 1970 UTC.
     pub fn window(&mut self, ts_us: i64) -> Window {
-        let host_now = self.host_reader.read(self.source.probes());
+        let totals = self.source.probes().map(HostSource::cpus);
+        let host_now = self.host_reader.read(totals.as_deref());
         let mut out = Window {
             events: std::mem::take(&mut self.events),
             ..Window::default()
@@ -325,12 +327,11 @@ impl<P: HostSource> Sampler<P> {
             }
         }
         let scene = scene(&self.live, &self.ended);
-        if let Some(probes) = self.source.probes() {
+        if self.source.probes().is_some() {
             out.blame = self.matrix.window(&frame, &scene, &blamed);
-            if let Some(cpus) = &mut self.cpus {
-                out.more
-                    .extend(cpus.rows(&frame, probes.cpus(), clock::monotonic_ns()));
-            }
+        }
+        if let (Some(cpus), Some(totals)) = (&mut self.cpus, &totals) {
+            out.more.extend(cpus.rows(&frame, totals));
         }
         out.more.push(families::rows(&frame, &self.families()));
         for observer in &mut self.observers {

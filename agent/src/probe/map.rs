@@ -231,7 +231,8 @@ impl Mapped<SlotStats> {
 }
 
 impl Mapped<CpuStats> {
-    /// A CPU's totals, the open segment included.
+    /// A CPU's totals with the open segment ended at the reading, which is
+    /// `since_ns`; 0 is kept for a CPU without an event so far.
     pub fn totals(&self, cpu: usize) -> CpuStats {
         // SAFETY: a field of an element within the mapping.
         let (mut stats, at_ns) = self.consistent(cpu, |stats| unsafe { &raw mut (*stats).seq });
@@ -242,6 +243,7 @@ impl Mapped<CpuStats> {
             if let Some(time) = stats.role_ns.get_mut(role) {
                 *time += open;
             }
+            (stats.since_ns, stats.irq_base_ns) = (at_ns, stats.irq_ns);
         }
         stats
     }

@@ -28,7 +28,8 @@ pub struct Cpus {
 }
 
 impl Cpus {
-    /// Begins at these totals, read at that time (`CLOCK_MONOTONIC`).
+    /// Begins at these totals; a CPU without events begins at that time
+    /// (`CLOCK_MONOTONIC`).
     pub const fn new(base: Vec<CpuStats>, base_ns: u64, interrupts: bool) -> Self {
         Self {
             base,
@@ -37,11 +38,11 @@ impl Cpus {
         }
     }
 
-    /// Rows since the last call; the next window begins here.
-    pub fn rows(&mut self, frame: &Frame<'_>, now: Vec<CpuStats>, now_ns: u64) -> Vec<Chunk> {
-        let window_ns = now_ns.saturating_sub(self.base_ns);
-        let base = std::mem::replace(&mut self.base, now);
-        self.base_ns = now_ns;
+    /// Rows since the last call; the next window begins here. Each CPU has the
+    /// window that it was read over: on a starved host the reader may be put
+    /// aside for 100 ms between two of them.
+    pub fn rows(&mut self, frame: &Frame<'_>, now: &[CpuStats]) -> Vec<Chunk> {
+        let base = std::mem::replace(&mut self.base, now.to_vec());
         // A possible CPU that is offline never switches.
         let present = base
             .iter()
@@ -49,23 +50,23 @@ impl Cpus {
             .enumerate()
             .filter(|(_, (_, now))| now.switches > 0);
         let spans: Vec<(usize, Span)> = present
-            .map(|(cpu, (base, now))| (cpu, Span::of(base, now)))
+            .map(|(cpu, (base, now))| (cpu, Span::of(base, now, self.base_ns)))
             .collect();
         let cpus: Vec<CpuRow> = spans
             .iter()
-            .map(|(cpu, span)| self.cpu(frame, *cpu, span, window_ns))
+            .map(|(cpu, span)| self.cpu(frame, *cpu, span))
             .collect();
-        let owners = self.owners(frame, &spans, window_ns);
+        let owners = self.owners(frame, &spans);
         vec![Chunk::of(&cpus), Chunk::of(&owners)]
     }
 
-    fn cpu(&self, frame: &Frame<'_>, cpu: usize, span: &Span, window_ns: u64) -> CpuRow {
+    fn cpu(&self, frame: &Frame<'_>, cpu: usize, span: &Span) -> CpuRow {
         let time = |r: u32| int(span.roles[r as usize]);
         CpuRow {
             ts: frame.ts,
             host: frame.host.to_owned(),
             cpu: super::rows::count(cpu),
-            window_ns: int(window_ns),
+            window_ns: int(span.window_ns),
             vcpu_ns: time(role::VCPU),
             iothread_ns: time(role::IOTHREAD),
             vhost_ns: time(role::VHOST),
@@ -80,20 +81,17 @@ impl Cpus {
             interrupts: self.interrupts.then(|| int(span.irqs)),
             depth: self
                 .interrupts
-                .then(|| super::rows::ratio(span.depth_ns, window_ns)),
+                .then(|| super::rows::ratio(span.depth_ns, span.window_ns)),
         }
     }
 
-    fn owners(
-        &self,
-        frame: &Frame<'_>,
-        spans: &[(usize, Span)],
-        window_ns: u64,
-    ) -> Vec<CpuOwnerRow> {
+    fn owners(&self, frame: &Frame<'_>, spans: &[(usize, Span)]) -> Vec<CpuOwnerRow> {
         if spans.is_empty() {
             return Vec::new();
         }
-        let capacity = window_ns * spans.len() as u64;
+        let total = |f: &dyn Fn(&Span) -> u64| spans.iter().map(|(_, span)| f(span)).sum();
+        let capacity: u64 = total(&|span| span.window_ns);
+        let window_ns = capacity / spans.len() as u64;
         let row = |owner: &str, ns: u64| CpuOwnerRow {
             ts: frame.ts,
             host: frame.host.to_owned(),
@@ -102,7 +100,6 @@ impl Cpus {
             time_ns: int(ns),
             share: super::rows::ratio(ns, capacity),
         };
-        let total = |f: &dyn Fn(&Span) -> u64| spans.iter().map(|(_, span)| f(span)).sum();
         let mut rows: Vec<CpuOwnerRow> = OWNERS
             .iter()
             .map(|(owner, role)| row(owner, total(&|span| span.roles[*role])))
@@ -116,6 +113,7 @@ impl Cpus {
 
 /// What one CPU did between two readings.
 struct Span {
+    window_ns: u64,
     roles: [u64; 8],
     irq_ns: u64,
     irqs: u64,
@@ -125,9 +123,15 @@ struct Span {
 }
 
 impl Span {
-    fn of(base: &CpuStats, now: &CpuStats) -> Self {
+    /// `first_ns` is when a CPU was read that had no event at the time.
+    fn of(base: &CpuStats, now: &CpuStats, first_ns: u64) -> Self {
         let less = |now: u64, base: u64| now.saturating_sub(base);
+        let began = match base.since_ns {
+            0 => first_ns,
+            since => since,
+        };
         Self {
+            window_ns: less(now.since_ns, began),
             roles: std::array::from_fn(|r| less(now.role_ns[r], base.role_ns[r])),
             irq_ns: less(now.irq_ns, base.irq_ns),
             irqs: less(now.irqs, base.irqs),
@@ -154,21 +158,23 @@ mod tests {
 
     #[test]
     fn each_ns_has_one_owner() {
-        let cpu = |vcpu, idle, irq| CpuStats {
+        let cpu = |since_ns, vcpu, idle, irq| CpuStats {
             switches: 1,
+            since_ns,
             irq_ns: irq,
             role_ns: [0, vcpu, 0, 0, 0, 0, 0, idle],
             ..CpuStats::default()
         };
         let offline = CpuStats::default();
-        let mut cpus = Cpus::new(vec![cpu(5, 5, 0), cpu(0, 0, 0), offline], 1_000, true);
+        // The first had no event before; between the others the reader waited.
+        let before = vec![cpu(0, 5, 5, 0), cpu(1_200, 0, 0, 0), offline];
+        let mut cpus = Cpus::new(before, 1_000, true);
         let frame = Frame { ts: 1, host: "h" };
-        let rows = cpus.rows(
-            &frame,
-            vec![cpu(605, 305, 100), cpu(0, 1_000, 0), offline],
-            2_000,
-        );
+        let after = [cpu(2_000, 605, 305, 100), cpu(2_300, 0, 1_100, 0), offline];
+        let rows = cpus.rows(&frame, &after);
         assert_eq!(rows[0].rows(), 2);
-        assert_eq!(sum(&rows[1], "time_ns"), 2_000);
+        assert_eq!(sum(&rows[0], "window_ns"), 2_100);
+        assert_eq!(sum(&rows[1], "time_ns"), 2_100);
+        assert_eq!(sum(&rows[1], "window_ns"), 9 * 1_050);
     }
 }

@@ -4,7 +4,6 @@ use headroom_abi::sched::CpuStats;
 use headroom_abi::tag;
 
 use crate::clock::monotonic_ns;
-use crate::source::HostSource;
 
 /// Cumulative figures of the host; `None` is unavailable.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -104,7 +103,7 @@ impl HostReader {
 
     /// The figures now. Without probes idle time and switches come from
     /// `/proc/stat`, in clock ticks; wake-ups are unavailable.
-    pub fn read<P: HostSource>(&self, probes: Option<&P>) -> HostReading {
+    pub fn read(&self, cpus: Option<&[CpuStats]>) -> HostReading {
         let threads = read("/sys/devices/system/cpu/online")
             .and_then(|t| cpu_list_len(&t))
             .unwrap_or(1);
@@ -115,15 +114,20 @@ impl HostReader {
             psi_cpu_some_ns,
             ..HostReading::default()
         };
-        match probes {
-            Some(probes) => from_probes(base, &probes.cpus()),
+        match cpus {
+            Some(cpus) => from_probes(base, cpus),
             None => from_stat(base, &read("/proc/stat").unwrap_or_default()),
         }
     }
 }
 
 fn from_probes(mut base: HostReading, cpus: &[CpuStats]) -> HostReading {
-    // An open idle period is included.
+    // CPUs are read one after the other: the mean makes the time of all of
+    // them what they were read over.
+    let seen = || cpus.iter().map(|c| c.since_ns).filter(|&at| at > 0);
+    if let Some(mean) = seen().sum::<u64>().checked_div(seen().count() as u64) {
+        base.at_ns = mean;
+    }
     base.idle_ns = Some(cpus.iter().map(idle).collect());
     base.switches = Some(cpus.iter().map(|c| c.switches).sum());
     base.wakeups = Some(cpus.iter().map(|c| c.wakeups).sum());
@@ -227,6 +231,7 @@ mod tests {
         let cpu = |idle_ns| CpuStats {
             switches: 5,
             wakeups: 3,
+            since_ns: 100 + idle_ns,
             role_ns: [0, 0, 0, 0, 0, 0, 0, idle_ns],
             ..CpuStats::default()
         };
@@ -235,6 +240,7 @@ mod tests {
             (r.idle_ns, r.switches, r.wakeups),
             (Some(vec![10, 20]), Some(10), Some(6))
         );
+        assert_eq!(r.at_ns, 115);
     }
 
     #[test]

@@ -208,7 +208,6 @@ impl Observer for MemoryObserver {
     }
 
     fn window(&mut self, frame: &Frame<'_>, scene: &Scene<'_>) -> Vec<Chunk> {
-        let host = self.host_row(frame);
         let mut rows = Vec::new();
         for seen in &scene.vms {
             let followed = self.vms.get_mut(&seen.vm.key);
@@ -216,6 +215,8 @@ impl Observer for MemoryObserver {
         }
         self.vms
             .retain(|key, _| scene.vms.iter().any(|s| s.live && s.vm.key == *key));
+        // After the VMs: a stall that is in theirs is in the host's, too.
+        let host = self.host_row(frame);
         vec![Chunk::of(&[host]), Chunk::of(&rows)]
     }
 
