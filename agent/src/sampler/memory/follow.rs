@@ -61,7 +61,9 @@ impl Followed {
             return;
         }
         let own = own(proc, mounts, vm);
-        if own != self.own {
+        // A process that dies leaves its cgroup before it leaves /proc: what
+        // the group counted last, such as its kill, is the VM's all the same.
+        if own != self.own && Process::read(proc, vm.key.pid).has_memory() {
             // Another group counts from another start.
             let begun = self.base.at_ns;
             self.base = CgroupReading::read(&own);

@@ -62,6 +62,11 @@ impl Process {
         Self(Counters::parse(STATUS, &status))
     }
 
+    /// Whether it has an address space: not a kernel thread, not dying.
+    pub fn has_memory(&self) -> bool {
+        self.bytes("VmRSS").is_some()
+    }
+
     /// Memory in swap, bytes.
     pub fn swapped(&self) -> Option<u64> {
         self.bytes("VmSwap")
