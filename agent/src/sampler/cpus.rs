@@ -77,6 +77,7 @@ impl Cpus {
             idle_ns: time(role::IDLE),
             unknown_ns: time(role::UNKNOWN),
             switches: int(span.switches),
+            missed_switches: self.interrupts.then(|| int(span.missed)),
             wakeups: int(span.wakeups),
             interrupts: self.interrupts.then(|| int(span.irqs)),
             depth: self
@@ -118,6 +119,7 @@ struct Span {
     irq_ns: u64,
     irqs: u64,
     switches: u64,
+    missed: u64,
     wakeups: u64,
     depth_ns: u64,
 }
@@ -136,6 +138,7 @@ impl Span {
             irq_ns: less(now.irq_ns, base.irq_ns),
             irqs: less(now.irqs, base.irqs),
             switches: less(now.switches, base.switches),
+            missed: less(now.missed, base.missed),
             wakeups: less(now.wakeups, base.wakeups),
             depth_ns: less(now.depth_ns, base.depth_ns),
         }

@@ -37,7 +37,8 @@ fn a_lone_spinner_runs_all_the_time() {
     let last = probes.read(&slot);
     // Counted from the registration although it may not be switched once.
     let window = last.at_ns - first.at_ns;
-    assert!(last.run_ns + ready(&last) >= window, "{last:?}");
+    let counted = last.run_ns + ready(&last);
+    assert!(share(counted, window) > 0.995, "{counted} of {window}");
     assert!(share(last.run_ns, window) > 0.9, "{last:?}");
 }
 
@@ -108,9 +109,10 @@ fn window((before, delay_before): &(Reading, u64), (after, delay_after): &(Readi
         (share(waited, window) - 0.5).abs() < 0.02,
         "ready {waited} of {window} ns"
     );
-    // It never sleeps: both together are the window.
+    // It never sleeps: both together are the window, but for what a switch that
+    // no program saw leaves open until the next tick.
     assert!(
-        share((run + waited).abs_diff(window), window) < 0.001,
+        share((run + waited).abs_diff(window), window) < 0.005,
         "{run} + {waited} in {window}"
     );
     // The kernel adds a wait up when it ends.

@@ -33,6 +33,7 @@ table! {
     idle_ns: int Nanoseconds "idle";
     unknown_ns: int Nanoseconds "before the first switch that was seen";
     switches: int Count "context switches";
+    missed_switches: opt_int Count "threads with a slot that a tick found running although the kernel had told of no switch to them";
     wakeups: int Count "wake-ups done from this CPU";
     interrupts: opt_int Count "interrupt handlers and soft interrupts run";
     depth: opt_float Count "mean run-queue depth: tasks waiting, the running one left out, sampled at each tick of the busy CPU";

@@ -146,8 +146,11 @@ pub struct CpuStats {
     pub depth_max: u32,
     /// Interrupt handlers and soft interrupts run.
     pub irqs: u64,
+    /// Threads with a slot that a tick found running although no switch to them
+    /// had been seen.
+    pub missed: u64,
     /// Keeps each CPU on cache lines of its own.
-    pub fill: [u64; 3],
+    pub fill: [u64; 2],
 }
 
 const _: () = assert!(size_of::<SlotStats>().is_multiple_of(64));

@@ -1,7 +1,7 @@
 //! Family `irq`: time that interrupts take from whoever has a CPU, and the
 //! run queue's depth at each tick.
 
-use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_current_task_btf};
 
 use crate::hook::hook;
 use crate::task::{Task, TaskPtr};
@@ -34,10 +34,10 @@ hook! {
 hook! {
     /// The local timer: the tick, on a busy CPU.
     "local_timer_entry", local_timer_entry, raw_local_timer_entry,
-    |_ctx, T| {
+    |ctx, T| {
         enter();
         // SAFETY: a helper without arguments.
-        tick::<T>(unsafe { bpf_get_current_task_btf() } as TaskPtr);
+        tick::<T, _>(&ctx, unsafe { bpf_get_current_task_btf() } as TaskPtr);
     }
 }
 
@@ -62,7 +62,7 @@ fn exit() {
 }
 
 #[inline(always)]
-fn tick<T: Task>(current: TaskPtr) {
+fn tick<T: Task, C: EbpfContext>(ctx: &C, current: TaskPtr) {
     let number = this_cpu();
     let Some(cpu) = maps::cpu(number) else {
         return;
@@ -71,14 +71,15 @@ fn tick<T: Task>(current: TaskPtr) {
     let rq = T::rq(T::cfs_rq(current));
     owner::depth(cpu, T::nr_running(rq), now);
     // A thread that was registered while it ran may not be switched for
-    // minutes: this is where its CPU learns whose it is.
+    // minutes: this is where its CPU learns whose it is. So it does of one
+    // whose switch no program saw: some kernels leave out about 4 a second.
     let pid = T::pid(current);
     let slot = maps::slot_of(pid);
     let mut tag = 0;
     if slot != 0
         && let Some(stats) = maps::slot(slot)
     {
-        tag = slot::seen_running(stats);
+        tag = slot::seen_running::<T, C>(ctx, stats, current, (cpu, number), now);
     }
     if tag == 0 {
         tag = T::host_tag(current, pid);

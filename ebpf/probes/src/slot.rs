@@ -90,7 +90,9 @@ pub fn switch_in<T: Task, C: EbpfContext>(
         // later part.
         owner::charge(s, cpu, number, now - rest, now);
     }
-    finish(s, before, wait);
+    // One that slept from its registration until its first wake-up.
+    let slept = before == state::UNKNOWN && get!(s.woken_ns) > now.wrapping_sub(elapsed);
+    finish(s, if slept { state::SLEEPING } else { before }, wait);
     if moved != 0 {
         set!(s.moved_wait_ns = 0);
     }
@@ -108,19 +110,48 @@ pub fn switch_in<T: Task, C: EbpfContext>(
 
 /// A thread is on this CPU at a tick. Gives its tag, 0 when the slot belongs to
 /// one that is gone. Without an event since its registration it has run all
-/// the time since. Nobody else writes: its next event is on this CPU, too.
+/// the time since; one in another state came without an event, and comes now.
+/// Nobody else writes: its next event is on this CPU, too.
 #[inline(always)]
-pub fn seen_running(s: *mut SlotStats) -> u32 {
+pub fn seen_running<T: Task, C: EbpfContext>(
+    ctx: &C,
+    s: *mut SlotStats,
+    task: TaskPtr,
+    cpu: (*mut CpuStats, u32),
+    now: u64,
+) -> u32 {
     match get!(s.state) {
+        state::RUNNING => {}
         state::EXITED => return 0,
         state::UNKNOWN => {
             let seq = begin!(s);
             set!(s.state = state::RUNNING);
             end!(s, seq);
         }
-        _ => {}
+        before => {
+            let (record, _) = cpu;
+            add!(record.missed += 1);
+            let (since, waited) = (get!(s.since_ns), waited(s));
+            let tag = switch_in::<T, C>(ctx, s, task, cpu, now);
+            // What was no wait of one that did not sleep, it ran: the
+            // scheduler's books have the wait.
+            let elapsed = get!(s.since_ns).wrapping_sub(since);
+            let wait = self::waited(s).wrapping_sub(waited);
+            if before != state::SLEEPING && wait < elapsed {
+                let seq = begin!(s);
+                add!(s.run_ns += elapsed - wait);
+                end!(s, seq);
+            }
+            return tag;
+        }
     }
     get!(s.tag)
+}
+
+/// Time not run of a thread that does not sleep.
+#[inline(always)]
+fn waited(s: *mut SlotStats) -> u64 {
+    get!(s.ready_preempt_ns) + get!(s.throttled_ns)
 }
 
 /// A thread goes to another CPU's queue: the part of its wait at the old one
