@@ -41,6 +41,13 @@ impl Meter {
         self.0.window(clock::micros(clock::wall()))
     }
 
+    /// How the family `concurrency` works, for messages.
+    fn concurrency(&self) -> String {
+        let families = self.0.families();
+        let found = families.iter().find(|f| f.family == "concurrency");
+        format!("{found:?}")
+    }
+
     /// A window of that length, sampled as the agent does.
     fn window(&mut self, time: Duration) -> Window {
         let end = Instant::now() + time;
@@ -268,7 +275,8 @@ fn concurrency_is_a_distribution() {
     };
     let _pair = stage.guest(&spec).expect("a guest");
     let mut meter = Meter::attach();
-    let window = meter.window(Duration::from_secs(4));
+    let window = meter.window(Duration::from_secs(6));
+    println!("{}", meter.concurrency());
     let chunks = window.chunks();
     // Other guests of the host have rows, too.
     let mine = |chunk: &&Chunk| {
@@ -292,12 +300,12 @@ fn concurrency_is_a_distribution() {
     let whole: i64 = time.iter().sum();
     let mean: i64 = active.iter().zip(&time).map(|(n, t)| n * t).sum();
     // Both sampled and counted: run + ready of both over the window.
-    let counted: i64 = window
-        .vcpus
-        .iter()
-        .map(|row| row.run_ns + row.ready_ns)
-        .sum();
-    let (sampled, counted) = (part(mean, whole), part(counted, window.vcpus[0].window_ns));
+    let pair = window.vcpus.iter().filter(|row| row.vm_name == "pair");
+    let counted: i64 = pair.map(|row| row.run_ns + row.ready_ns).sum();
+    let window_ns = vcpu(&window, "pair").window_ns;
+    println!("{active:?} {time:?} of {window_ns}");
+    let (sampled, counted) = (part(mean, whole), part(counted, window_ns));
+    println!("sampled {sampled:.3} counted {counted:.3}");
     assert!(
         (sampled - counted).abs() < 0.25,
         "sampled {sampled}, counted {counted}"
