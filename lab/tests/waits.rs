@@ -314,7 +314,7 @@ fn sampled_as_counted(meter: &mut Meter, when: &str) -> String {
     // 126 samples. Were they independent, the standard error of their mean
     // would be 0.063 where the two vCPUs are active independently, and 0.089
     // where they are always so together. They fall evenly on the 10 ms of the
-    // guest's load: measured were 0.014, and 0.04 on a host with 14 tasks ready.
+    // guest's load: measured were 0.014, and 0.04 at a load average of 14.
     // A sample by the agent beside hogs is off by 0.5 and more.
     let said = format!("sampled {sampled:.3}, counted {counted:.3}, {said}");
     assert!((sampled - counted).abs() < 0.25, "{said}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headroom_abi::tag;
+use headroom_abi::{snapshot, tag};
 use headroom_agent::probe::{Activity, AttachPolicy, CostMeter, Probes, Slot, Snapshot};
 use rustix::process::Signal;
 
@@ -69,6 +69,33 @@ fn a_snapshot_tells_who_is_active() {
     until(&mut probes, |p, s| {
         p.active_in(&again, s) == Activity::Active
     });
+}
+
+/// A reader that comes after more than the ring holds.
+#[test]
+fn overwritten_snapshots_are_counted() {
+    let _alone = alone();
+    let Some(mut probes) = sampling(4) else {
+        return;
+    };
+    let ring = snapshot::RING as usize;
+    let reason = |probes: &Probes| {
+        let mut families = probes.families().iter();
+        let family = families.find(|f| f.family == "concurrency");
+        family.unwrap().reason.clone()
+    };
+    // More than 128 periods, unless the machine stood still meanwhile.
+    let said = (0..4).find_map(|_| {
+        std::thread::sleep(Duration::from_nanos(snapshot::PERIOD_NS) * (snapshot::RING + 10));
+        let taken = probes.take_snapshots().expect("snapshots");
+        let said = reason(&probes)?;
+        assert!(taken.len() <= ring && taken.len() >= ring - 1);
+        // The time of the lost ones is not the first one's.
+        assert_eq!(taken[0].at_ns - taken[0].from_ns, snapshot::PERIOD_NS);
+        Some(said)
+    });
+    let said = said.expect("a reason");
+    assert!(said.contains("overwritten"), "{said}");
 }
 
 /// Slots beyond the first word, and the last of all.
