@@ -24,6 +24,7 @@ mod object;
 mod queues;
 mod reading;
 mod slots;
+mod snapshots;
 mod unknown;
 
 use std::time::Instant;
@@ -32,7 +33,7 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData};
 use headroom_abi::blame::CpuLog;
 use headroom_abi::sched::{CpuStats, PIDS_PER_ELEMENT, PidSlots, SlotStats, state};
-use headroom_abi::tag;
+use headroom_abi::{snapshot, tag};
 
 pub use block::{BlockProbes, BlockReading, BlockSource, MAX_OPEN, MAX_PAIRS};
 pub use cost::{CostMeter, ProgramCost};
@@ -45,10 +46,12 @@ pub use object::{Header, check as check_object, embedded};
 pub use queues::Queues;
 pub use reading::{Reading, ThreadState};
 pub use slots::Slot;
+pub use snapshots::{Activity, Snapshot};
 
 use crate::probe::map::{Mapped, PidElement, QueueRecord, Registration, SlotRecord};
 use crate::probe::reading::Floor;
 use crate::probe::slots::Table;
+use crate::probe::snapshots::Snapshots;
 use crate::probe::unknown::Baseline;
 
 /// Threads that can be registered unless configured otherwise: 8 MB of map,
@@ -114,6 +117,7 @@ pub struct Probes {
     families: Vec<Attached>,
     block: Option<BlockProbes>,
     memory: Option<MemoryReader>,
+    snapshots: Option<Snapshots>,
     #[cfg(feature = "bpf-log")]
     _diagnostics: Option<diagnostics::Diagnostics>,
     // Holds the links; last, so that it is dropped when nothing reads any more.
@@ -200,13 +204,14 @@ impl Probes {
             .and_then(|()| {
                 self.pids
                     .set(tid / PIDS_PER_ELEMENT, PidElement(element), 0)
-            });
-        if let Err(source) = written {
-            self.table.put_back(number);
-            return Err(ProbeError::Map {
+            })
+            .map_err(|source| ProbeError::Map {
                 operation: "registering a thread in",
                 source,
             });
+        if let Err(error) = written.and_then(|()| self.cover()) {
+            self.table.put_back(number);
+            return Err(error);
         }
         Ok(Slot {
             number,
@@ -216,6 +221,7 @@ impl Probes {
             // before the first is not ours.
             baseline: Baseline::of(tid),
             floor: Floor::default(),
+            registered_ns: reading::now_ns(),
         })
     }
 
@@ -238,7 +244,7 @@ impl Probes {
                 })?;
         }
         self.table.release(slot.number, Instant::now());
-        Ok(())
+        self.cover()
     }
 
     /// Counters of a thread up to now, the open period included. Between two
@@ -302,16 +308,37 @@ impl Probes {
         blame::charge(&record, &wait, reading);
     }
 
-    /// Whether a thread runs or is ready at this moment; `None` while no event
-    /// of it was seen. Cheaper than [`Probes::read`]: three words.
+    /// Whether a thread runs or is ready at this moment. Cheaper than [`Probes::read`]: three words.
     #[must_use]
-    pub fn active(&self, slot: &Slot) -> Option<bool> {
+    pub fn active(&self, slot: &Slot) -> Activity {
         let (state, since_ns, woken_ns) = self.slots.glance(slot.number.into());
-        match state {
-            state::RUNNING | state::READY => Some(true),
-            state::SLEEPING => Some(woken_ns > since_ns),
-            state::UNKNOWN => None,
-            _ => Some(false),
+        Activity::of(snapshot::of_thread(state, since_ns, woken_ns))
+    }
+
+    /// What a thread did at the moment of a snapshot.
+    #[must_use]
+    pub fn active_in(&self, slot: &Slot, snapshot: &Snapshot) -> Activity {
+        snapshot.of(slot)
+    }
+
+    /// The snapshots since the last call, some 21 a second, oldest first; `None`
+    /// while the kernel makes none. Those of more than 6 s ago are lost, which
+    /// the row of the family says.
+    pub fn take_snapshots(&mut self) -> Option<Vec<Snapshot>> {
+        let snapshots = self.snapshots.as_mut()?;
+        let taken = snapshots.take();
+        let name = family::CONCURRENCY.name;
+        if let Some(status) = self.families.iter_mut().find(|f| f.family == name) {
+            status.reason = snapshots.problem();
+        }
+        (!snapshots.stalled()).then_some(taken)
+    }
+
+    /// Lets the snapshots hold all slots in use, and no more.
+    fn cover(&mut self) -> Result<(), ProbeError> {
+        match &mut self.snapshots {
+            Some(snapshots) => snapshots.cover(self.table.highest()),
+            None => Ok(()),
         }
     }
 
@@ -327,7 +354,7 @@ impl Probes {
 
     /// Registered threads.
     #[must_use]
-    pub const fn slots_used(&self) -> usize {
+    pub fn slots_used(&self) -> usize {
         self.table.used()
     }
 

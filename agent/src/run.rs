@@ -20,8 +20,9 @@ use crate::{clock, memory, privilege};
 /// How often to look for VMs and threads and to read them.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How often to look how many vCPUs of a VM want to run at once: 200 samples in
-/// a window of 10 s. Each reads three words a vCPU.
+/// How often to look how many vCPUs of a VM want to run at once, where the
+/// kernel does not: 200 samples in a window of 10 s. Each reads three words a
+/// vCPU.
 const SAMPLE: Duration = Duration::from_millis(50);
 /// How long to go on shipping at shutdown.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -256,7 +257,12 @@ fn sample_until(sampler: &mut Sampler, end: Duration, stopped: &Receiver<()>) ->
         if left.is_zero() {
             return ControlFlow::Continue(());
         }
-        match stopped.recv_timeout(left.min(SAMPLE)) {
+        let step = if sampler.kernel_samples() {
+            TICK
+        } else {
+            SAMPLE
+        };
+        match stopped.recv_timeout(left.min(step)) {
             Err(RecvTimeoutError::Timeout) => sampler.sample(),
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
         }

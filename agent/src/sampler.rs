@@ -141,6 +141,7 @@ pub struct Sampler<P: HostSource = Probes> {
     cpus: Option<Cpus>,
     matrix: Matrix,
     sampled_ns: u64,
+    kernel_samples: bool,
 }
 
 impl Sampler<Probes> {
@@ -203,6 +204,7 @@ impl<P: HostSource> Sampler<P> {
             cpus,
             matrix: Matrix::default(),
             sampled_ns: clock::monotonic_ns(),
+            kernel_samples: false,
         };
         let subject = format!("host/{}", sampler.host);
         let detail = format!(
@@ -243,6 +245,8 @@ impl<P: HostSource> Sampler<P> {
     /// Looks for VMs and threads that came or went, and reads all threads.
     pub fn tick(&mut self) {
         let vms = self.discovery.scan();
+        // While the threads of the snapshots still have their slots.
+        self.count_snapshots();
         // Those that ended first: a new thread may already have their number.
         let seen: BTreeSet<&VmKey> = vms.iter().map(|vm| &vm.key).collect();
         let (live, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.live)
@@ -284,14 +288,39 @@ impl<P: HostSource> Sampler<P> {
         }
     }
 
-    /// Between ticks, some twenty times a second: looks how many vCPUs of each
-    /// VM run or are ready at once. Reads memory only.
+    /// Between ticks: looks how many vCPUs of each VM run or are ready at once.
+    /// Needed some twenty times a second, unless the kernel does that
+    /// ([`Self::kernel_samples`]). Reads memory only.
     pub fn sample(&mut self) {
+        self.count_snapshots();
+        if self.kernel_samples {
+            return;
+        }
         let now = clock::monotonic_ns();
-        let time_ns = now.saturating_sub(self.sampled_ns);
-        self.sampled_ns = now;
         for tracked in self.live.values_mut() {
-            tracked.sample(time_ns, &self.source);
+            tracked.sample(self.sampled_ns..now, |t| self.source.active(t, None));
+        }
+        self.sampled_ns = now;
+    }
+
+    /// Whether the kernel noted what the vCPUs did since the last tick: then
+    /// the ticks are enough.
+    #[must_use]
+    pub const fn kernel_samples(&self) -> bool {
+        self.kernel_samples
+    }
+
+    /// Adds what the kernel noted since the last time.
+    fn count_snapshots(&mut self) {
+        let snapshots = self.source.take_snapshots();
+        self.kernel_samples = snapshots.is_some();
+        for snapshot in snapshots.iter().flatten() {
+            let span = snapshot.from_ns..snapshot.at_ns;
+            for tracked in self.live.values_mut() {
+                let look = |t: &_| self.source.active(t, Some(snapshot));
+                tracked.sample(span.clone(), look);
+            }
+            self.sampled_ns = self.sampled_ns.max(snapshot.at_ns);
         }
     }
 
@@ -394,7 +423,7 @@ impl<P: HostSource> Sampler<P> {
             format!("{name} runs in process {pid} ({platform})"),
         );
         let number = self.numbers.take(Instant::now());
-        Tracked::new(vm.clone(), number)
+        Tracked::new(vm.clone(), number, clock::monotonic_ns())
     }
 
     fn stopped(&mut self, mut tracked: Tracked<P>) {

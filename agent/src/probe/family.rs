@@ -80,10 +80,26 @@ pub const BLOCK_BEFORE_6_5: Family = Family {
     hooks: BLOCK.hooks.split_at(5).0,
 };
 
-/// Every family; a tracepoint is in one.
-const ALL: [&Family; 7] = [&SCHED, &NUMA, &IRQ, &VIRTIO, &BLOCK, &RECLAIM, &COMPACTION];
+/// Snapshots of what the vCPUs do. No tracepoint but the perf event of that
+/// name, see [`crate::probe::snapshots`].
+pub const CONCURRENCY: Family = Family {
+    name: "concurrency",
+    hooks: &["cpu_clock"],
+};
 
-/// Name of the family that a tracepoint is in.
+/// Every family; a hook is in one.
+const ALL: [&Family; 8] = [
+    &SCHED,
+    &NUMA,
+    &IRQ,
+    &VIRTIO,
+    &BLOCK,
+    &RECLAIM,
+    &COMPACTION,
+    &CONCURRENCY,
+];
+
+/// Name of the family that a hook is in.
 pub fn of_hook(hook: &str) -> &'static str {
     let family = ALL.iter().find(|family| family.hooks.contains(&hook));
     family.map_or("none", |family| family.name)
@@ -134,7 +150,8 @@ pub const COMPACTION: Family = Family {
 pub struct Attached {
     /// Its name.
     pub family: &'static str,
-    /// `tp_btf` or `raw_tp`; `None` when it is not attached.
+    /// `tp_btf`, `raw_tp` or `perf_event`, `agent` for what the agent does in a
+    /// family's place; `None` when it is not attached.
     pub source: Option<&'static str>,
     /// Why not, and the remedy.
     pub reason: Option<String>,
@@ -158,12 +175,20 @@ impl Attached {
                 source: Some(kind.name()),
                 reason: None,
             },
-            Err(error) => {
-                let reason = chain(&error);
-                tracing::warn!(family = family.name, reason, "probe family not attached");
-                Self::left_out(family, &shortened(&reason))
-            }
+            Err(error) => Self::failed(family, &error, None),
         }
+    }
+
+    /// One that the kernel refused, and what comes of that.
+    pub fn failed(family: &Family, error: &ProbeError, consequence: Option<&str>) -> Self {
+        let reason = chain(error);
+        tracing::warn!(family = family.name, reason, "probe family not attached");
+        let mut reason = shortened(&reason);
+        if let Some(consequence) = consequence {
+            reason.push_str("; ");
+            reason.push_str(consequence);
+        }
+        Self::left_out(family, &reason)
     }
 }
 
@@ -224,29 +249,29 @@ impl Kind {
                 program.attach(hook).map(drop)
             }),
         };
-        attached.map_err(|source| self.refused(hook, source))
+        attached.map_err(|source| refused(self.name(), hook, source))
     }
+}
 
-    fn refused(self, program: &'static str, source: ProgramError) -> ProbeError {
-        let kind = self.name();
-        // The verifier answers EACCES too, but says why.
-        let verified = match &source {
-            ProgramError::LoadError { verifier_log, .. } => !verifier_log.to_string().is_empty(),
-            _ => false,
-        };
-        let forbidden = answered(&source, Errno::PERM) || answered(&source, Errno::ACCESS);
-        if forbidden && !verified {
-            return ProbeError::Forbidden {
-                kind,
-                program,
-                source,
-            };
-        }
-        ProbeError::Attach {
+/// What the kernel's answer to a program of that kind means.
+pub fn refused(kind: &'static str, program: &'static str, source: ProgramError) -> ProbeError {
+    // The verifier answers EACCES too, but says why.
+    let verified = match &source {
+        ProgramError::LoadError { verifier_log, .. } => !verifier_log.to_string().is_empty(),
+        _ => false,
+    };
+    let forbidden = answered(&source, Errno::PERM) || answered(&source, Errno::ACCESS);
+    if forbidden && !verified {
+        return ProbeError::Forbidden {
             kind,
             program,
             source,
-        }
+        };
+    }
+    ProbeError::Attach {
+        kind,
+        program,
+        source,
     }
 }
 

@@ -7,6 +7,7 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Endianness};
 use headroom_abi::blame::CpuLog;
 use headroom_abi::memory::{KILLS_LEN, MemoryStats};
 use headroom_abi::sched::{CpuStats, PIDS_PER_ELEMENT, PidSlots, SlotStats};
+use headroom_abi::snapshot;
 use headroom_abi::virtio::QueueStats;
 use rustix::io::Errno;
 
@@ -18,7 +19,10 @@ use crate::probe::memory::MemoryReader;
 use crate::probe::node::{self, Topology};
 use crate::probe::queues::{self, Queues};
 use crate::probe::slots::Table;
+use crate::probe::snapshots::{self, Snapshots};
 use crate::probe::{AttachPolicy, ProbeOptions, Probes, btf, caps, object};
+
+const SNAPSHOTS: &str = "SNAPSHOTS";
 
 /// Loads the embedded object by the policy.
 pub fn attach(options: &ProbeOptions) -> Result<Probes, ProbeError> {
@@ -82,6 +86,8 @@ fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes,
     families.extend(others(&mut ebpf, options.attach, kernel));
     let (block, attached) = attach_block(&mut ebpf, options.attach, kernel);
     families.push(attached);
+    let snapshots = attach_snapshots(&mut ebpf, &sizes);
+    families.push(snapshots::status(&snapshots));
     let memory = memory_reader(&mut ebpf, &families, &sizes)?;
     let slots = taken(&mut ebpf, "SLOT_STATS")?;
     let pids = taken(&mut ebpf, "PID_SLOTS")?;
@@ -114,6 +120,7 @@ fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes,
         families,
         block,
         memory,
+        snapshots: snapshots.ok(),
         #[cfg(feature = "bpf-log")]
         _diagnostics: crate::probe::diagnostics::Diagnostics::start(&mut ebpf),
         programs: ebpf,
@@ -174,6 +181,14 @@ fn attach_block(
         Ok((kind, probes)) => (Some(probes), Attached::of(&family, Ok(kind))),
         Err(error) => (None, Attached::of(&family, Err(error))),
     }
+}
+
+/// The timer that looks at all slots, with its ring.
+fn attach_snapshots(ebpf: &mut Ebpf, sizes: &Sizes) -> Result<Snapshots, ProbeError> {
+    let cpu = snapshots::attach(ebpf)?;
+    let map = taken(ebpf, SNAPSHOTS)?;
+    let words = mapped(SNAPSHOTS, &map, snapshot::words(sizes.slots))?;
+    Ok(Snapshots::new(words, typed(map)?, sizes.slots, cpu))
 }
 
 /// The reader of the memory families; `None` where neither is attached.
@@ -240,6 +255,7 @@ fn open(bytes: &[u8], slots: u16, kernel: &Kernel, sizes: &Sizes) -> Result<Ebpf
     loader
         .override_global("BLOCK_OFFSETS", &block, true)
         .override_global("BLAME_COLUMNS", &sizes.vms, true)
+        .override_global("SNAPSHOT_STRIDE", &snapshot::stride(sizes.slots), true)
         .load(bytes)
         .map_err(|source| not_loaded(slots, source))
 }
@@ -263,7 +279,7 @@ impl Sizes {
         }
     }
 
-    const fn maps(&self) -> [(&'static str, u32); 8] {
+    const fn maps(&self) -> [(&'static str, u32); 9] {
         [
             ("PID_SLOTS", self.pids),
             ("SLOT_STATS", self.slots),
@@ -273,6 +289,7 @@ impl Sizes {
             ("CPU_NODES", self.cpus),
             ("BLAME", self.vms * self.vms),
             ("MEMORY_STATS", self.vms),
+            (SNAPSHOTS, snapshot::words(self.slots)),
         ]
     }
 
@@ -284,6 +301,7 @@ impl Sizes {
             + self.vms as u64 * self.vms as u64 * 8
             + block::MAP_BYTES
             + self.vms as u64 * size_of::<MemoryStats>() as u64
+            + snapshot::words(self.slots) as u64 * 8
     }
 }
 

@@ -282,6 +282,25 @@ impl Mapped<u64> {
         // SAFETY: an aligned word of the mapping.
         unsafe { AtomicU64::from_ptr(self.element(index)) }.load(Ordering::Relaxed)
     }
+
+    /// What `read` makes of some words, if the word at `seq` was `expected`
+    /// before and after. A program that changes them makes it 0 first and
+    /// another value than before at the end.
+    pub fn under<R>(
+        &self,
+        seq: usize,
+        expected: u64,
+        read: impl FnOnce(&dyn Fn(usize) -> u64) -> R,
+    ) -> Option<R> {
+        // SAFETY: an aligned word of the mapping, which lives as long as self.
+        let seq = unsafe { AtomicU64::from_ptr(self.element(seq)) };
+        if seq.load(Ordering::Acquire) != expected {
+            return None;
+        }
+        let result = read(&|index| self.value(index));
+        fence(Ordering::Acquire);
+        (seq.load(Ordering::Relaxed) == expected).then_some(result)
+    }
 }
 
 impl<T: Tearable> Mapped<T> {

@@ -1,6 +1,6 @@
 //! Which slots are free.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::probe::error::ProbeError;
@@ -21,6 +21,8 @@ pub struct Slot {
     pub(super) tid: u32,
     pub(super) baseline: Baseline,
     pub(super) floor: Floor,
+    /// When the registration was complete, `CLOCK_MONOTONIC` ns.
+    pub(super) registered_ns: u64,
 }
 
 impl Slot {
@@ -37,7 +39,7 @@ pub struct Table {
     capacity: u16,
     free: Vec<u16>,
     resting: VecDeque<(Instant, u16)>,
-    used: usize,
+    used: BTreeSet<u16>,
 }
 
 impl Table {
@@ -49,7 +51,7 @@ impl Table {
             capacity,
             free,
             resting: VecDeque::new(),
-            used: 0,
+            used: BTreeSet::new(),
         }
     }
 
@@ -68,24 +70,29 @@ impl Table {
         let number = self.free.pop().ok_or(ProbeError::SlotsFull {
             capacity: self.capacity(),
         })?;
-        self.used += 1;
+        self.used.insert(number);
         Ok(number)
     }
 
     /// Undoes [`Table::take`] of a slot that no program ever saw.
     pub fn put_back(&mut self, number: u16) {
         self.free.push(number);
-        self.used -= 1;
+        self.used.remove(&number);
     }
 
     /// Lets a slot rest, then be free.
     pub fn release(&mut self, number: u16, now: Instant) {
         self.resting.push_back((now, number));
-        self.used -= 1;
+        self.used.remove(&number);
     }
 
-    pub const fn used(&self) -> usize {
-        self.used
+    pub fn used(&self) -> usize {
+        self.used.len()
+    }
+
+    /// The highest slot in use, 0 for none.
+    pub fn highest(&self) -> u16 {
+        self.used.last().copied().unwrap_or(0)
     }
 
     pub const fn capacity(&self) -> usize {
@@ -107,7 +114,7 @@ mod tests {
             Err(ProbeError::SlotsFull { capacity: 2 })
         ));
         table.release(1, start);
-        assert_eq!(table.used(), 1);
+        assert_eq!((table.used(), table.highest()), (1, 2));
         assert!(table.take(start + QUARANTINE / 2).is_err());
         assert_eq!(table.take(start + QUARANTINE).unwrap(), 1);
     }

@@ -3,9 +3,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use headroom_abi::sched::CpuStats;
+use headroom_abi::snapshot::activity::{ACTIVE, INACTIVE, UNKNOWN};
+use headroom_core::batch::ColumnData;
 
 use super::*;
 use crate::discover::fake::FakeProc;
+use crate::probe::{Activity, Snapshot};
 use crate::source::{Detail, Reading, RegisterError, ThreadSource};
 
 const SECOND: u64 = 1_000_000_000;
@@ -20,6 +23,7 @@ struct State {
     threads: BTreeMap<u32, Reading>,
     registered: BTreeSet<u32>,
     capacity: usize,
+    snapshots: Option<Vec<Snapshot>>,
 }
 
 impl Script {
@@ -92,8 +96,16 @@ impl HostSource for Script {
         Vec::new()
     }
 
-    fn active(&self, _: &u32) -> Option<bool> {
-        Some(true)
+    fn active(&self, _: &u32) -> Activity {
+        Activity::Active
+    }
+
+    fn take_snapshots(&mut self) -> Option<Vec<Snapshot>> {
+        self.0.borrow_mut().snapshots.take()
+    }
+
+    fn active_in(&self, tid: &u32, snapshot: &Snapshot) -> Activity {
+        snapshot.of_number(tid - 50)
     }
 
     fn families(&self) -> Vec<FamilyStatus> {
@@ -393,6 +405,68 @@ fn a_vm_replaced_between_two_scans_by_one_of_the_same_uuid() {
         kinds(&window),
         ["agent_started", "vm_started", "vm_stopped", "vm_started"]
     );
+}
+
+/// Rows of `vm_concurrency`: vCPUs active, and for how long.
+fn concurrency(window: &Window) -> Vec<(i64, i64)> {
+    let chunks = window.chunks();
+    let mut of = chunks.iter().filter(|c| c.table.name == "vm_concurrency");
+    let Some(chunk) = of.next() else {
+        return Vec::new();
+    };
+    assert!(of.next().is_none(), "one VM");
+    let column = |name| match &chunk.columns[chunk.table.position(name).unwrap()] {
+        ColumnData::Int(values) => values.iter().map(|v| v.unwrap()).collect(),
+        other => panic!("{other:?}"),
+    };
+    let (active, time): (Vec<_>, Vec<_>) = (column("active"), column("time_ns"));
+    active.into_iter().zip(time).collect()
+}
+
+#[test]
+fn snapshots_of_the_kernel_stand_for_the_time_before_them() {
+    let (proc, script) = (FakeProc::new(), Script::new(100));
+    vm(&proc, 50, "a", 100);
+    let mut sampler = sampler(&proc, &script);
+    let snapshots = |made: Vec<Snapshot>| script.0.borrow_mut().snapshots = Some(made);
+    snapshots(Vec::new());
+    sampler.tick();
+    assert!(sampler.kernel_samples());
+    // The first is of before the VM was there, the second reaches back to it.
+    let t = clock::monotonic_ns();
+    snapshots(vec![
+        Snapshot::made((0, 1), &[(1, ACTIVE), (2, ACTIVE)]),
+        Snapshot::made((1, t), &[(1, ACTIVE), (2, INACTIVE), (3, ACTIVE)]),
+        Snapshot::made((t, t + 50), &[(1, ACTIVE), (2, ACTIVE)]),
+        // One that no event was seen of, and one that was registered later.
+        Snapshot::made((t + 50, t + 53), &[(1, UNKNOWN)]),
+        // Neither was there.
+        Snapshot::made((t + 53, t + 1_000), &[(3, ACTIVE)]),
+        // Some in between were lost.
+        Snapshot::made((t + 2_000, t + 2_007), &[(1, INACTIVE), (2, INACTIVE)]),
+    ]);
+    sampler.sample();
+    sampler.tick();
+    let rows = concurrency(&sampler.window(1));
+    let (one, time) = rows[1];
+    assert_eq!((&rows[..1], &rows[2..]), (&[(0, 10)][..], &[(2, 50)][..]));
+    // Less than since the sampler was made.
+    assert!(one == 1 && time > 0 && time < 60_000_000_000, "{rows:?}");
+    assert!(!sampler.kernel_samples(), "the script has no more");
+}
+
+#[test]
+fn without_snapshots_the_agent_looks_itself() {
+    let (proc, script) = (FakeProc::new(), Script::new(100));
+    vm(&proc, 50, "a", 100);
+    let mut sampler = sampler(&proc, &script);
+    sampler.tick();
+    assert!(!sampler.kernel_samples());
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    sampler.sample();
+    let rows = concurrency(&sampler.window(1));
+    assert!(rows.len() == 1 && rows[0].0 == 2, "{rows:?}");
+    assert!(rows[0].1 >= 1_000_000, "{rows:?}");
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! One VM's threads between two windows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use headroom_abi::tag;
 
 use super::window::{self, Delta};
 use crate::discover::{Role, ThreadKey, Vm, VmThread};
+use crate::probe::Activity;
 use crate::source::{HostSource, Mixed, MixedThread, Reading, ThreadSource as _};
 
 /// A VM with its registered threads.
@@ -17,6 +19,8 @@ pub struct Tracked<P: HostSource> {
     threads: BTreeMap<ThreadKey, Thread<P::Handle>>,
     closed: VmDelta,
     concurrency: BTreeMap<usize, u64>,
+    /// Up to when that is known, `CLOCK_MONOTONIC` ns.
+    sampled_ns: u64,
 }
 
 struct Thread<H> {
@@ -57,13 +61,15 @@ pub struct VcpuDelta {
 }
 
 impl<P: HostSource> Tracked<P> {
-    pub fn new(vm: Vm, number: Option<u16>) -> Self {
+    /// One that is followed from `now_ns` on.
+    pub fn new(vm: Vm, number: Option<u16>, now_ns: u64) -> Self {
         Self {
             vm,
             number,
             threads: BTreeMap::new(),
             closed: VmDelta::default(),
             concurrency: BTreeMap::new(),
+            sampled_ns: now_ns,
         }
     }
 
@@ -135,20 +141,37 @@ impl<P: HostSource> Tracked<P> {
         out
     }
 
-    /// Notes how many vCPUs run or are ready, for the `time_ns` since the last
-    /// call. Nothing for a VM with a vCPU that the probes do not see.
-    pub fn sample(&mut self, time_ns: u64, source: &Mixed<P>) {
-        let mut active = 0;
+    /// Notes how many vCPUs ran or were ready at the end of `span`, for all of
+    /// it that is not known yet; `look` gives `None` for a thread that the
+    /// probes do not see. Nothing for a VM with such a vCPU.
+    pub fn sample(
+        &mut self,
+        span: Range<u64>,
+        look: impl Fn(&MixedThread<P::Handle>) -> Option<Activity>,
+    ) {
+        let from_ns = span.start.max(self.sampled_ns);
+        if span.end <= from_ns {
+            return;
+        }
+        self.sampled_ns = span.end;
+        let (mut seen, mut active) = (0, 0);
         for thread in self.threads.values() {
             if !matches!(thread.role, Role::Vcpu(_)) {
                 continue;
             }
-            if matches!(thread.handle, MixedThread::Schedstat(_)) {
+            let Some(activity) = look(&thread.handle) else {
                 return;
-            }
-            active += usize::from(source.active(&thread.handle).unwrap_or(thread.ran));
+            };
+            seen += usize::from(activity != Activity::Absent);
+            active += usize::from(match activity {
+                Activity::Active => true,
+                Activity::Inactive | Activity::Absent => false,
+                Activity::Unknown => thread.ran,
+            });
         }
-        *self.concurrency.entry(active).or_default() += time_ns;
+        if seen > 0 {
+            *self.concurrency.entry(active).or_default() += span.end - from_ns;
+        }
     }
 
     /// vCPU threads now.

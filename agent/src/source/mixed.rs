@@ -2,6 +2,7 @@
 
 use headroom_abi::sched::CpuStats;
 
+use crate::probe::{Activity, Snapshot};
 use crate::sampler::FamilyStatus;
 
 use super::{Reading, RegisterError, Schedstat, SchedstatThread, ThreadSource};
@@ -13,8 +14,13 @@ pub trait HostSource: ThreadSource {
     /// Time that a VM waited while each other one ran, by their numbers,
     /// cumulative; see [`Detail::open_vms`](super::Detail::open_vms).
     fn blamed(&self, victim: u16) -> Vec<(u16, u64)>;
-    /// Whether a thread runs or is ready now; `None` while that is not known.
-    fn active(&self, handle: &Self::Handle) -> Option<bool>;
+    /// Whether a thread runs or is ready now.
+    fn active(&self, handle: &Self::Handle) -> Activity;
+    /// What all threads did at regular moments since the last call, oldest
+    /// first; `None` while nobody notes that but who asks [`Self::active`].
+    fn take_snapshots(&mut self) -> Option<Vec<Snapshot>>;
+    /// What a thread did at such a moment.
+    fn active_in(&self, handle: &Self::Handle, snapshot: &Snapshot) -> Activity;
     /// How far each family of programs got.
     fn families(&self) -> Vec<FamilyStatus>;
     /// Slots in use.
@@ -53,13 +59,25 @@ impl<P: HostSource> Mixed<P> {
         self.probes.as_ref()
     }
 
-    /// Whether a thread runs or is ready now; `None` without a slot or while
-    /// that is not known.
-    pub fn active(&self, thread: &MixedThread<P::Handle>) -> Option<bool> {
-        match thread {
-            MixedThread::Probes(handle) => self.probes.as_ref()?.active(handle),
-            MixedThread::Schedstat(_) => None,
-        }
+    /// Whether a thread runs or is ready now, or was at the moment of a
+    /// snapshot; `None` for one without a slot.
+    pub fn active(
+        &self,
+        thread: &MixedThread<P::Handle>,
+        snapshot: Option<&Snapshot>,
+    ) -> Option<Activity> {
+        let (probes, MixedThread::Probes(handle)) = (self.probes.as_ref()?, thread) else {
+            return None;
+        };
+        Some(match snapshot {
+            Some(snapshot) => probes.active_in(handle, snapshot),
+            None => probes.active(handle),
+        })
+    }
+
+    /// As [`HostSource::take_snapshots`].
+    pub fn take_snapshots(&mut self) -> Option<Vec<Snapshot>> {
+        self.probes.as_mut()?.take_snapshots()
     }
 
     /// Whether a thread without a slot could get one.

@@ -4,7 +4,7 @@ use headroom_abi::sched::CpuStats;
 use headroom_core::hist::Hist;
 
 use super::{Detail, HostSource, Reading, RegisterError, ThreadSource};
-use crate::probe::{self, ProbeError, Probes, Slot};
+use crate::probe::{self, Activity, ProbeError, Probes, Slot, Snapshot};
 use crate::sampler::FamilyStatus;
 
 impl ThreadSource for Probes {
@@ -42,8 +42,16 @@ impl HostSource for Probes {
         Self::blamed(self, victim)
     }
 
-    fn active(&self, slot: &Slot) -> Option<bool> {
+    fn active(&self, slot: &Slot) -> Activity {
         Self::active(self, slot)
+    }
+
+    fn take_snapshots(&mut self) -> Option<Vec<Snapshot>> {
+        Self::take_snapshots(self)
+    }
+
+    fn active_in(&self, slot: &Slot, snapshot: &Snapshot) -> Activity {
+        Self::active_in(self, slot, snapshot)
     }
 
     fn families(&self) -> Vec<FamilyStatus> {

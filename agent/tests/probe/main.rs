@@ -9,6 +9,7 @@
 mod blame;
 mod load;
 mod share;
+mod snapshots;
 
 use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};

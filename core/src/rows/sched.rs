@@ -50,7 +50,7 @@ table! {
 }
 
 table! {
-    VM_CONCURRENCY "vm_concurrency", VmConcurrencyRow, sort ["vm_id", "ts"], "Time that so many vCPUs of a VM ran or were ready at once, sampled twenty times a second.";
+    VM_CONCURRENCY "vm_concurrency", VmConcurrencyRow, sort ["vm_id", "ts"], "Time that so many vCPUs of a VM ran or were ready at once, sampled 21 times a second.";
     ts: time Utc "end of the window";
     host: text None "host the VM runs on";
     vm_id: text None "stable id of the VM";

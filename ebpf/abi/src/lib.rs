@@ -12,11 +12,12 @@ pub mod hist;
 pub mod memory;
 pub mod net;
 pub mod sched;
+pub mod snapshot;
 pub mod tag;
 pub mod virtio;
 
 /// Version of everything in this crate.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// ELF section of the BPF object that holds its [`ObjectHeader`].
 pub const HEADER_SECTION: &str = "headroom.abi";

@@ -8,6 +8,7 @@
 
 mod block;
 mod cell;
+mod concurrency;
 mod header;
 mod hook;
 mod irq;

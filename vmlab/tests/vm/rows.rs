@@ -27,6 +27,7 @@ pub fn families(run: &Run, source: &str, nodes: u32) {
         "reclaim",
         "compaction",
         "net_queues",
+        "concurrency",
     ] {
         let rows: Vec<_> = run
             .rows("probes")
@@ -34,7 +35,11 @@ pub fn families(run: &Run, source: &str, nodes: u32) {
             .collect();
         assert!(!rows.is_empty(), "{family} in no row");
         // KVM's tracepoints may be a module's, which has no BTF of its own.
-        let source = if family == "virtio" { "raw_tp" } else { source };
+        let source = match family {
+            "virtio" => "raw_tp",
+            "concurrency" => "perf_event",
+            _ => source,
+        };
         for row in rows {
             if family == "numa" && nodes == 1 {
                 let reason = row["reason"].as_str().unwrap_or_default();
