@@ -46,6 +46,7 @@ pub use queues::Queues;
 pub use reading::{Reading, ThreadState};
 pub use slots::Slot;
 
+use crate::clock::monotonic_ns;
 use crate::probe::map::{Mapped, PidElement, QueueRecord, Registration, SlotRecord};
 use crate::probe::reading::Floor;
 use crate::probe::slots::Table;
@@ -187,7 +188,7 @@ impl Probes {
             tag::role(tag)
         };
         let record = SlotRecord::registered(&Registration {
-            now_ns: reading::now_ns(),
+            now_ns: monotonic_ns(),
             cpu: unknown::cpu(tid),
             delay_ns: Baseline::of(tid).run_delay_ns(),
             tag,
