@@ -81,7 +81,16 @@ pub const BLOCK_BEFORE_6_5: Family = Family {
 };
 
 /// Every family; a tracepoint is in one.
-const ALL: [&Family; 7] = [&SCHED, &NUMA, &IRQ, &VIRTIO, &BLOCK, &RECLAIM, &COMPACTION];
+const ALL: [&Family; 8] = [
+    &SCHED,
+    &NUMA,
+    &IRQ,
+    &VIRTIO,
+    &BLOCK,
+    &RECLAIM,
+    &COMPACTION,
+    &NET_QUEUES,
+];
 
 /// Name of the family that a tracepoint is in.
 pub fn of_hook(hook: &str) -> &'static str {
@@ -127,6 +136,12 @@ pub const RECLAIM: Family = Family {
 pub const COMPACTION: Family = Family {
     name: "compaction",
     hooks: &["mm_compaction_end", "mm_compaction_begin"],
+};
+
+/// Drops of tap queues.
+pub const NET_QUEUES: Family = Family {
+    name: "net_queues",
+    hooks: &["kfree_skb"],
 };
 
 /// How far a family got.

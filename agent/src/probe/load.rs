@@ -18,7 +18,7 @@ use crate::probe::memory::MemoryReader;
 use crate::probe::node::{self, Topology};
 use crate::probe::queues::{self, Queues};
 use crate::probe::slots::Table;
-use crate::probe::{AttachPolicy, ProbeOptions, Probes, btf, caps, object};
+use crate::probe::{AttachPolicy, ProbeOptions, Probes, btf, caps, net, object};
 
 /// Loads the embedded object by the policy.
 pub fn attach(options: &ProbeOptions) -> Result<Probes, ProbeError> {
@@ -82,6 +82,8 @@ fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes,
     families.extend(others(&mut ebpf, options.attach, kernel));
     let (block, attached) = attach_block(&mut ebpf, options.attach, kernel);
     families.push(attached);
+    let (net, attached) = net::attach(&mut ebpf, options.attach, &kernel.offsets.net, &kernel.btf);
+    families.push(attached);
     let memory = memory_reader(&mut ebpf, &families, &sizes)?;
     let slots = taken(&mut ebpf, "SLOT_STATS")?;
     let pids = taken(&mut ebpf, "PID_SLOTS")?;
@@ -113,6 +115,7 @@ fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes,
         map_bytes: sizes.bytes(),
         families,
         block,
+        net,
         memory,
         #[cfg(feature = "bpf-log")]
         _diagnostics: crate::probe::diagnostics::Diagnostics::start(&mut ebpf),
@@ -237,6 +240,8 @@ fn open(bytes: &[u8], slots: u16, kernel: &Kernel, sizes: &Sizes) -> Result<Ebpf
         loader.map_max_entries(map, len);
     }
     let block = block::Offsets(kernel.offsets.block.clone().unwrap_or_default());
+    let net = kernel.offsets.net.clone().unwrap_or_default();
+    net::set(&mut loader, &net);
     loader
         .override_global("BLOCK_OFFSETS", &block, true)
         .override_global("BLAME_COLUMNS", &sizes.vms, true)
@@ -283,6 +288,7 @@ impl Sizes {
             + self.cpus as u64 * (size_of::<CpuStats>() + size_of::<CpuLog>() + 8) as u64
             + self.vms as u64 * self.vms as u64 * 8
             + block::MAP_BYTES
+            + net::MAP_BYTES
             + self.vms as u64 * size_of::<MemoryStats>() as u64
     }
 }

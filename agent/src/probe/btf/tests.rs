@@ -145,7 +145,7 @@ fn this_kernel_has_the_fields() {
 
 #[test]
 fn a_kernel_without_drop_reasons_is_named() {
-    let problem = find_net(&kernel(4)).unwrap_err();
+    let problem = find(&kernel(4)).unwrap().net.unwrap_err();
     assert!(problem.contains("kfree_skb"), "{problem}");
 }
 
@@ -158,7 +158,7 @@ fn net_offsets_of_this_kernel() {
             return;
         }
     };
-    let offsets = find_net(&bytes).unwrap();
+    let offsets = find(&bytes).unwrap().net.unwrap();
     // `dev` stands behind two list pointers in every kernel since 4.2.
     assert_eq!(offsets.skb_dev, 16);
     assert!(offsets.full_ring > 2 && offsets.dev_ifindex > 0 && offsets.net_inum > 0);
