@@ -7,6 +7,7 @@ pub mod bench;
 pub mod clock;
 pub mod config;
 pub mod discover;
+mod files;
 pub mod inventory;
 mod memory;
 mod print;

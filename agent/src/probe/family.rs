@@ -6,6 +6,7 @@ use aya::programs::{BtfTracePoint, Program, ProgramError, ProgramFd, RawTracePoi
 use aya::{Btf, Ebpf};
 use rustix::io::Errno;
 
+use crate::files;
 use crate::probe::error::{ProbeError, answered};
 use crate::probe::{AttachPolicy, chain};
 
@@ -109,7 +110,7 @@ impl Skips {
         let mut total = 0;
         for program in &self.0 {
             let fd = program.as_fd().as_raw_fd();
-            let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let text = files::text(format!("/proc/self/fdinfo/{fd}"))?;
             let line = text
                 .lines()
                 .find_map(|l| l.strip_prefix("recursion_misses:"))?;

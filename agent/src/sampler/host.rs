@@ -4,6 +4,7 @@ use headroom_abi::sched::CpuStats;
 use headroom_abi::tag;
 
 use crate::clock::monotonic_ns;
+use crate::files;
 use crate::source::HostSource;
 
 /// Cumulative figures of the host; `None` is unavailable.
@@ -81,7 +82,7 @@ impl HostReader {
             .to_string_lossy()
             .into_owned();
         // A kernel without NUMA has no such file: one node.
-        let nodes = read("/sys/devices/system/node/online").and_then(|t| cpu_list_len(&t));
+        let nodes = files::text("/sys/devices/system/node/online").and_then(|t| cpu_list_len(&t));
         Self {
             kernel,
             numa_nodes: nodes.unwrap_or(1),
@@ -97,7 +98,7 @@ impl HostReader {
     }
 
     pub fn memory(&self) -> Memory {
-        read("/proc/meminfo")
+        files::text("/proc/meminfo")
             .map(|t| memory(&t))
             .unwrap_or_default()
     }
@@ -105,10 +106,10 @@ impl HostReader {
     /// The figures now. Without probes idle time and switches come from
     /// `/proc/stat`, in clock ticks; wake-ups are unavailable.
     pub fn read<P: HostSource>(&self, probes: Option<&P>) -> HostReading {
-        let threads = read("/sys/devices/system/cpu/online")
+        let threads = files::text("/sys/devices/system/cpu/online")
             .and_then(|t| cpu_list_len(&t))
             .unwrap_or(1);
-        let psi_cpu_some_ns = read("/proc/pressure/cpu").and_then(|t| psi_some_ns(&t));
+        let psi_cpu_some_ns = files::text("/proc/pressure/cpu").and_then(|t| psi_some_ns(&t));
         let base = HostReading {
             at_ns: monotonic_ns(),
             threads,
@@ -117,7 +118,7 @@ impl HostReader {
         };
         match probes {
             Some(probes) => from_probes(base, &probes.cpus()),
-            None => from_stat(base, &read("/proc/stat").unwrap_or_default()),
+            None => from_stat(base, &files::text("/proc/stat").unwrap_or_default()),
         }
     }
 }
@@ -155,10 +156,6 @@ fn from_stat(mut base: HostReading, stat: &str) -> HostReading {
     }
     base.idle_ns = (!idle_ns.is_empty()).then_some(idle_ns);
     base
-}
-
-fn read(path: &str) -> Option<String> {
-    std::fs::read_to_string(path).ok()
 }
 
 /// `some avg10=… total=MICROSECONDS`

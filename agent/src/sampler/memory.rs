@@ -22,6 +22,7 @@ use super::observe::{FamilyStatus, Observer, ObserverEvent, Scene};
 use super::rows::{Frame, int};
 use crate::clock::monotonic_ns;
 use crate::discover::VmKey;
+use crate::files;
 use crate::probe::MemoryReader;
 use cgroup::Mounts;
 use follow::Followed;
@@ -70,7 +71,7 @@ impl MemoryObserver {
     #[must_use]
     pub fn new(host: String, proc: &Path, sys: &Path, reader: Option<MemoryReader>) -> Self {
         let files = HostFiles::new(proc, sys);
-        let mountinfo = std::fs::read_to_string(proc.join("self/mountinfo")).unwrap_or_default();
+        let mountinfo = files::text(proc.join("self/mountinfo")).unwrap_or_default();
         let probe = StallProbe::new(reader);
         Self {
             base: files.read(),

@@ -6,6 +6,7 @@ use headroom_core::rows::HostMemoryRow;
 
 use super::counters::{Counters, Pressure};
 use crate::clock::monotonic_ns;
+use crate::files;
 use crate::sampler::rows::int;
 
 /// Names in `/proc/meminfo` (fs/proc/meminfo.c).
@@ -254,7 +255,7 @@ fn pressures(base: &HostReading, end: &HostReading, row: &mut HostMemoryRow) {
 
 /// A file's text, empty where it cannot be read.
 fn text(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
+    files::text(path).unwrap_or_default()
 }
 
 #[cfg(test)]

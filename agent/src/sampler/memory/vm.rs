@@ -7,6 +7,7 @@ use headroom_core::rows::VmMemoryRow;
 use super::cgroup::{Own, Version};
 use super::counters::{Counters, Pressure};
 use crate::clock::monotonic_ns;
+use crate::files;
 use crate::sampler::rows::int;
 
 /// Names in `/proc/P/status` (fs/proc/task_mmu.c); all in KiB.
@@ -225,7 +226,7 @@ fn smallest(dir: &Path, file: &str) -> Option<u64> {
     let limits = dir.ancestors().map(|dir| dir.join(file));
     // "max" is no number.
     limits
-        .map_while(|file: PathBuf| std::fs::read_to_string(file).ok())
+        .map_while(|file: PathBuf| files::text(file))
         .filter_map(|text| number(&text))
         .min()
 }
@@ -236,7 +237,7 @@ fn number(text: &str) -> Option<u64> {
 
 /// A file's text, empty where it cannot be read.
 fn text(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
+    files::text(path).unwrap_or_default()
 }
 
 #[cfg(test)]

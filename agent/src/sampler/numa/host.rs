@@ -7,6 +7,7 @@ use headroom_core::rows::{HostNumaRow, NodeRow};
 
 use super::topology::Topology;
 use crate::clock::monotonic_ns;
+use crate::files;
 use crate::sampler::rows::{Frame, count, int};
 
 /// Cumulative figures of the nodes and the host.
@@ -54,7 +55,7 @@ fn read(topology: &Topology) -> Reading {
         let text = topology.file(*node, "numastat").unwrap_or_default();
         (*node, figures(&text))
     };
-    let vmstat = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let vmstat = files::text("/proc/vmstat").unwrap_or_default();
     Reading {
         at_ns: monotonic_ns(),
         nodes: topology.nodes.keys().map(of_node).collect(),
@@ -119,7 +120,7 @@ fn host_row(frame: &Frame<'_>, topology: &Topology, figures: (&Figures, &Figures
         (_, None) => Some("the kernel has no NUMA balancing (CONFIG_NUMA_BALANCING)"),
         _ => None,
     };
-    let mode = std::fs::read_to_string("/proc/sys/kernel/numa_balancing").ok();
+    let mode = files::text("/proc/sys/kernel/numa_balancing");
     HostNumaRow {
         ts: frame.ts,
         host: frame.host.to_owned(),

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use crate::files;
+
 /// The nodes of `/sys/devices/system/node`.
 pub struct Topology {
     root: PathBuf,
@@ -15,7 +17,7 @@ impl Topology {
     /// Reads the nodes; a kernel without NUMA has none and counts as one
     /// node, 0.
     pub fn of(root: PathBuf) -> Self {
-        let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+        let read = |path: &Path| files::text(path).unwrap_or_default();
         let online = list(&read(&root.join("online")));
         let cpus = |node: u32| {
             let path = root.join(format!("node{node}/cpulist"));
@@ -42,7 +44,7 @@ impl Topology {
 
     /// A file of a node.
     pub fn file(&self, node: u32, name: &str) -> Option<String> {
-        std::fs::read_to_string(self.root.join(format!("node{node}/{name}"))).ok()
+        files::text(self.root.join(format!("node{node}/{name}")))
     }
 }
 
