@@ -4,6 +4,7 @@
 //! [`prepare`]; all that runs afterwards runs without.
 
 pub mod bench;
+mod cgroup;
 pub mod clock;
 pub mod config;
 pub mod discover;

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use headroom_core::rows::VmMemoryRow;
 
-use super::cgroup::{Own, Version};
+use super::cgroup::Own;
 use super::counters::{Counters, Pressure};
+use crate::cgroup::Version;
 use crate::clock::monotonic_ns;
 use crate::files;
 use crate::sampler::rows::int;

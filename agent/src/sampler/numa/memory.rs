@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::cgroup::{CgroupMemory, Mounts};
+use super::cgroup::{self, CgroupMemory};
 use super::{NodeBytes, maps};
+use crate::cgroup::Cgroups;
 use crate::clock::monotonic_ns;
 use crate::discover::Vm;
+use crate::files;
 
 /// Least time between two walks of a VM's page tables.
 const WALK_EVERY_NS: u64 = 60_000_000_000;
@@ -34,7 +36,7 @@ pub struct Memory {
 /// Reads the memory of VMs.
 pub struct MemoryReader {
     proc: PathBuf,
-    mounts: Mounts,
+    cgroups: Cgroups,
     only_node: Option<u32>,
     told: Option<(&'static str, u64)>,
     failed: Option<String>,
@@ -51,10 +53,9 @@ struct Resident {
 impl MemoryReader {
     /// For that `/proc`; `only_node` on a host with one.
     pub fn new(proc: PathBuf, only_node: Option<u32>) -> Self {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         Self {
+            cgroups: Cgroups::new(proc.clone()),
             proc,
-            mounts: Mounts::parse(&mounts),
             only_node,
             told: None,
             failed: None,
@@ -76,7 +77,8 @@ impl MemoryReader {
     pub fn read(&mut self, vm: &Vm, before: Option<Memory>) -> Memory {
         let began = monotonic_ns();
         let pid = vm.key.pid;
-        let resident = self.file(pid, "status").map(|text| resident(&text));
+        let status = files::text(self.proc.join(format!("{pid}/status")));
+        let resident = status.map(|text| resident(&text));
         let Some(resident) = resident else {
             return self.failed(began, "the VM's process is gone".to_owned());
         };
@@ -84,8 +86,7 @@ impl MemoryReader {
             let bytes = resident.anon + resident.shmem + resident.huge;
             return self.told(began, NODE, [(node, bytes)].into());
         }
-        let cgroup = self.file(pid, "cgroup").unwrap_or_default();
-        let own = self.mounts.read(&self.proc, pid, &cgroup);
+        let own = cgroup::read(&self.cgroups, vm);
         match own.and_then(|own| covering(own, resident)) {
             Some(bytes) => self.told(began, CGROUP, bytes),
             None => self.walk(vm, before, began),
@@ -133,10 +134,6 @@ impl MemoryReader {
             read_ns: monotonic_ns().saturating_sub(began),
             reason: Some(reason),
         }
-    }
-
-    fn file(&self, pid: u32, name: &str) -> Option<String> {
-        std::fs::read_to_string(self.proc.join(format!("{pid}/{name}"))).ok()
     }
 }
 
