@@ -11,7 +11,8 @@ use headroom_agent::sampler::{Sampler, SamplerOptions, Window};
 use headroom_core::batch::{Chunk, ColumnData};
 use headroom_core::hist::Hist;
 use headroom_core::rows::EventRow;
-use squeeze::{Fragments, GUEST_BYTES, Group, Guest, Swap, skipped};
+use headroom_tests::require::lacks;
+use squeeze::{Fragments, GUEST_BYTES, Group, Guest, Swap};
 
 /// One test at a time: they share the host's swap and counters.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -128,7 +129,7 @@ fn follow(sampler: &mut Sampler, story: &mut Story, what: &str, done: impl Fn(&S
 fn squeezed(attach: AttachPolicy, name: &str) -> Option<Story> {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if !rustix::process::geteuid().is_root() {
-        skipped("not root");
+        lacks("root", "not root");
         return None;
     }
     let group = Group::new()?;
@@ -138,7 +139,8 @@ fn squeezed(attach: AttachPolicy, name: &str) -> Option<Story> {
     if attach != AttachPolicy::Off
         && let Some(reason) = sampler.degraded()
     {
-        return squeeze::skip("bpf", reason);
+        lacks("bpf", reason);
+        return None;
     }
     let guest = Guest::start(name, &group)?;
     let mut story = Story::default();
@@ -233,7 +235,7 @@ fn a_huge_page_beyond_the_limit_falls_back() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
     if !rustix::process::geteuid().is_root() || enabled.is_ok_and(|text| text.contains("[never]")) {
-        skipped("not root, or huge pages are switched off");
+        lacks("root", "not root, or huge pages are switched off");
         return;
     }
     let Some(group) = Group::new() else { return };
@@ -272,7 +274,7 @@ fn compaction_of_a_task_is_timed() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut sampler = sampler(AttachPolicy::Auto);
     if let Some(reason) = sampler.degraded() {
-        squeeze::skip::<()>("bpf", reason);
+        lacks("bpf", reason);
         return;
     }
     let mut story = Story::default();
@@ -280,7 +282,7 @@ fn compaction_of_a_task_is_timed() {
     story.add(sampler.window(0));
     let began = Instant::now();
     if let Err(error) = std::fs::write("/proc/sys/vm/compact_memory", "1") {
-        skipped(format!("compact_memory: {error}"));
+        lacks("compaction", format_args!("compact_memory: {error}"));
         return;
     }
     let took = i64::try_from(began.elapsed().as_nanos()).expect("ns");
@@ -303,7 +305,7 @@ fn compaction_of_a_task_is_timed() {
 fn a_fragmented_host_stalls_its_guest() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if !rustix::process::geteuid().is_root() {
-        skipped("not root");
+        lacks("root", "not root");
         return;
     }
     let Some(_fragments) = Fragments::new() else {
@@ -312,7 +314,7 @@ fn a_fragmented_host_stalls_its_guest() {
     let Some(group) = Group::new() else { return };
     let mut sampler = sampler(AttachPolicy::Auto);
     if let Some(reason) = sampler.degraded() {
-        squeeze::skip::<()>("bpf", reason);
+        lacks("bpf", reason);
         return;
     }
     let Some(guest) = Guest::start("fragmented", &group) else {

@@ -129,10 +129,7 @@ fn cut_bytes_are_refused() {
 #[test]
 fn this_kernel_has_the_fields() {
     if !std::path::Path::new(PATH).exists() {
-        let _ = std::io::Write::write_fmt(
-            &mut std::io::stderr(),
-            format_args!("skip: {PATH} does not exist\n"),
-        );
+        headroom_tests::require::lacks("bpf", format_args!("{PATH} does not exist"));
         return;
     }
     let offsets = offsets().unwrap();
@@ -154,7 +151,7 @@ fn net_offsets_of_this_kernel() {
     let bytes = match fs::read(PATH) {
         Ok(bytes) => bytes,
         Err(error) => {
-            println!("skip: {PATH}: {error}");
+            headroom_tests::require::lacks("bpf", format_args!("{PATH}: {error}"));
             return;
         }
     };

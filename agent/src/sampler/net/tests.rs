@@ -141,11 +141,7 @@ fn drops_of_a_flooded_queue_and_of_no_other() {
 }
 
 fn a_flooded_queue(attach: AttachPolicy) {
-    let required = std::env::var("HEADROOM_REQUIRE").unwrap_or_default();
-    let skip = |reason: String| {
-        assert!(!required.split(',').any(|r| r == "bpf"), "{reason}");
-        println!("skip: {reason}");
-    };
+    let skip = |reason: String| headroom_tests::require::lacks("bpf", reason);
     let mut tap = match Tap::new(4) {
         Ok(tap) => tap,
         Err(reason) => return skip(reason),
