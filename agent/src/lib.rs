@@ -7,6 +7,7 @@ pub mod bench;
 mod cgroup;
 pub mod clock;
 pub mod config;
+mod counters;
 pub mod discover;
 mod files;
 pub mod inventory;

@@ -2,7 +2,6 @@
 //! climbs, from reclaim over swap to the OOM kill.
 
 mod cgroup;
-mod counters;
 mod follow;
 mod host;
 mod ladder;

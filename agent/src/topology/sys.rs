@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::cpuinfo::{self, Info};
 use super::{Cpu, Node, Topology, list};
+use crate::counters::Counters;
 use crate::files;
 
 /// CPU caches to look through for the L3: no CPU of KVM's has ten.
@@ -16,8 +17,7 @@ const MAX_CACHES: u32 = 10;
 pub fn read(sys: &Path, proc: &Path) -> Topology {
     let system = sys.join("devices/system");
     let info = files::text(proc.join("cpuinfo")).map_or_else(BTreeMap::new, |t| cpuinfo::parse(&t));
-    let cpu_list =
-        |file: &str| files::text(system.join("cpu").join(file)).and_then(|t| list::parse(&t));
+    let cpu_list = |file: &str| list::read(system.join("cpu").join(file));
     let online = cpu_list("online").unwrap_or_else(|| info.keys().copied().collect());
     let present = cpu_list("present").unwrap_or_else(|| online.clone());
     let nodes = nodes(&system.join("node"), proc, &online);
@@ -43,7 +43,7 @@ fn online_cpu(system: &Path, cpu: u32, info: Option<&Info>) -> Cpu {
     // `thread_siblings_list` is its older name.
     let siblings = ["core_cpus_list", "thread_siblings_list"]
         .into_iter()
-        .find_map(|file| list::parse(&files::text(dir.join("topology").join(file))?))
+        .find_map(|file| list::read(dir.join("topology").join(file)))
         .filter(|siblings| siblings.contains(&cpu));
     let siblings = siblings.unwrap_or_else(|| vec![cpu]);
     let info = info.cloned().unwrap_or_default();
@@ -78,13 +78,13 @@ fn l3(dir: &Path) -> Option<u32> {
     let mut found = caches
         .take_while(|cache| cache.is_dir())
         .filter(|cache| files::number(cache.join("level")) == Some(3u32));
-    let shared = files::text(found.next()?.join("shared_cpu_list"))?;
-    list::parse(&shared)?.first().copied()
+    let shared = list::read(found.next()?.join("shared_cpu_list"))?;
+    shared.first().copied()
 }
 
 /// Online nodes; the whole host as node 0 on a kernel without NUMA.
 fn nodes(dir: &Path, proc: &Path, online: &[u32]) -> Vec<Node> {
-    let numbers = files::text(dir.join("online")).and_then(|t| list::parse(&t));
+    let numbers = list::read(dir.join("online"));
     let Some(numbers) = numbers.filter(|numbers| !numbers.is_empty()) else {
         let memory = files::text(proc.join("meminfo"));
         return vec![Node {
@@ -99,9 +99,7 @@ fn nodes(dir: &Path, proc: &Path, online: &[u32]) -> Vec<Node> {
         let distances = files::text(dir.join("distance")).unwrap_or_default();
         Node {
             node,
-            cpus: files::text(dir.join("cpulist"))
-                .and_then(|t| list::parse(&t))
-                .unwrap_or_default(),
+            cpus: list::read(dir.join("cpulist")).unwrap_or_default(),
             memory_bytes: files::text(dir.join("meminfo")).and_then(|t| total_bytes(&t)),
             distances: distances
                 .split_ascii_whitespace()
@@ -112,11 +110,9 @@ fn nodes(dir: &Path, proc: &Path, online: &[u32]) -> Vec<Node> {
     numbers.into_iter().map(node).collect()
 }
 
-/// `MemTotal:` of the host or `Node 0 MemTotal:`, both in KiB.
+/// Of the host or of a node.
 fn total_bytes(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|l| l.split_once("MemTotal:"))?.1;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
+    Counters::parse(&["MemTotal"], meminfo).bytes("MemTotal")
 }
 
 fn khz(value: u32) -> f64 {

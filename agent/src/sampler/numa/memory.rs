@@ -6,6 +6,7 @@ use super::cgroup::{self, CgroupMemory};
 use super::{NodeBytes, maps};
 use crate::cgroup::Cgroups;
 use crate::clock::monotonic_ns;
+use crate::counters::Counters;
 use crate::discover::Vm;
 use crate::files;
 
@@ -156,15 +157,12 @@ fn covering(own: CgroupMemory, resident: Resident) -> Option<NodeBytes> {
 }
 
 fn resident(status: &str) -> Resident {
-    let bytes = |name: &str| {
-        let line = status.lines().find_map(|l| l.strip_prefix(name));
-        let kib = line.and_then(|l| l.split_ascii_whitespace().next()?.parse::<u64>().ok());
-        kib.unwrap_or(0).saturating_mul(1024)
-    };
+    let status = Counters::parse(&["RssAnon", "RssShmem", "HugetlbPages"], status);
+    let bytes = |name| status.bytes(name).unwrap_or(0);
     Resident {
-        anon: bytes("RssAnon:"),
-        shmem: bytes("RssShmem:"),
-        huge: bytes("HugetlbPages:"),
+        anon: bytes("RssAnon"),
+        shmem: bytes("RssShmem"),
+        huge: bytes("HugetlbPages"),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Nodes of the host and their CPUs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::files;
+use crate::topology::list;
 
 /// The nodes of `/sys/devices/system/node`.
 pub struct Topology {
@@ -17,11 +18,10 @@ impl Topology {
     /// Reads the nodes; a kernel without NUMA has none and counts as one
     /// node, 0.
     pub fn of(root: PathBuf) -> Self {
-        let read = |path: &Path| files::text(path).unwrap_or_default();
-        let online = list(&read(&root.join("online")));
+        let online = list::read(root.join("online")).unwrap_or_default();
         let cpus = |node: u32| {
             let path = root.join(format!("node{node}/cpulist"));
-            (node, list(&read(&path)))
+            (node, list::read(path).unwrap_or_default())
         };
         let mut nodes: BTreeMap<u32, Vec<u32>> = online.into_iter().map(cpus).collect();
         if nodes.is_empty() {
@@ -46,15 +46,6 @@ impl Topology {
     pub fn file(&self, node: u32, name: &str) -> Option<String> {
         files::text(self.root.join(format!("node{node}/{name}")))
     }
-}
-
-/// Numbers of a list such as `0-3,8`.
-fn list(text: &str) -> Vec<u32> {
-    let part = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.trim().parse::<u32>().ok()?..=last.trim().parse().ok()?)
-    };
-    text.split(',').filter_map(part).flatten().collect()
 }
 
 #[cfg(test)]
