@@ -18,13 +18,15 @@ pub fn micros(since_1970: Duration) -> i64 {
     i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// `CLOCK_MONOTONIC` now, ns.
+/// `CLOCK_MONOTONIC` now, ns: the clock of the probes too
+/// (`bpf_ktime_get_ns`).
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
-    let nanos = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
-    // It starts at boot: 584 years until it leaves 64 bits.
-    u64::try_from(nanos).unwrap_or(u64::MAX)
+    // It starts at boot: never negative, and 584 years until it leaves 64 bits.
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds * 1_000_000_000 + nanos
 }
 
 /// Start of the step of wall time that `now` lies in.

@@ -4,9 +4,12 @@
 //! [`prepare`]; all that runs afterwards runs without.
 
 pub mod bench;
+mod cgroup;
 pub mod clock;
 pub mod config;
+mod counters;
 pub mod discover;
+mod files;
 pub mod inventory;
 mod memory;
 mod print;

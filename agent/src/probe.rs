@@ -48,6 +48,7 @@ pub use reading::{Reading, ThreadState};
 pub use slots::Slot;
 pub use snapshots::{Activity, Snapshot};
 
+use crate::clock::monotonic_ns;
 use crate::probe::map::{Mapped, PidElement, QueueRecord, Registration, SlotRecord};
 use crate::probe::reading::Floor;
 use crate::probe::slots::Table;
@@ -116,6 +117,7 @@ pub struct Probes {
     map_bytes: u64,
     families: Vec<Attached>,
     block: Option<BlockProbes>,
+    net: Option<NetDrops>,
     memory: Option<MemoryReader>,
     snapshots: Option<Snapshots>,
     #[cfg(feature = "bpf-log")]
@@ -156,12 +158,24 @@ impl Probes {
     /// # Errors
     /// Why it is not attached, or that it was handed out before.
     pub fn take_block(&mut self) -> Result<BlockProbes, String> {
-        let reason = || {
-            let family = self.families.iter().find(|f| f.family == "block");
-            let reason = family.and_then(|f| f.reason.clone());
-            reason.unwrap_or_else(|| "handed out before".to_owned())
-        };
-        self.block.take().ok_or_else(reason)
+        let block = self.block.take();
+        block.ok_or_else(|| self.why_not(family::BLOCK.name))
+    }
+
+    /// The counts of packets dropped by queue, once; they are kept as long as
+    /// these probes live.
+    ///
+    /// # Errors
+    /// Why their program is not attached, or that they were handed out before.
+    pub fn take_net(&mut self) -> Result<NetDrops, String> {
+        let net = self.net.take();
+        net.ok_or_else(|| self.why_not(family::NET_QUEUES.name))
+    }
+
+    fn why_not(&self, family: &str) -> String {
+        let family = self.families.iter().find(|f| f.family == family);
+        let reason = family.and_then(|f| f.reason.clone());
+        reason.unwrap_or_else(|| "handed out before".to_owned())
     }
 
     /// The reader of stalls for want of memory; once, and `None` where their
@@ -191,7 +205,7 @@ impl Probes {
             tag::role(tag)
         };
         let record = SlotRecord::registered(&Registration {
-            now_ns: reading::now_ns(),
+            now_ns: monotonic_ns(),
             cpu: unknown::cpu(tid),
             delay_ns: Baseline::of(tid).run_delay_ns(),
             tag,
@@ -221,7 +235,7 @@ impl Probes {
             // before the first is not ours.
             baseline: Baseline::of(tid),
             floor: Floor::default(),
-            registered_ns: reading::now_ns(),
+            registered_ns: monotonic_ns(),
         })
     }
 

@@ -105,8 +105,6 @@ fn losetup<const N: usize>(args: [&std::ffi::OsStr; N]) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
 
     #[test]
@@ -114,7 +112,7 @@ mod tests {
         let mut disk = match Disk::start() {
             Ok(disk) => disk,
             Err(error) => {
-                let _ = writeln!(io::stderr(), "skip: {error}");
+                headroom_tests::require::lacks("loop", error);
                 return;
             }
         };

@@ -1,5 +1,3 @@
-use std::io::{self, Write as _};
-
 use super::*;
 
 #[test]
@@ -45,12 +43,7 @@ fn a_short_run_gives_whole_figures() {
             assert!(ran("sched_switch") && ran("sched_waking"), "{report:?}");
         }
         Err(BenchError::Probes(error)) => {
-            let required = std::env::var("HEADROOM_REQUIRE").unwrap_or_default();
-            assert!(
-                !required.split(',').any(|r| r == "bpf"),
-                "bpf is required: {error}"
-            );
-            let _ = writeln!(io::stderr(), "skip: {error}");
+            headroom_tests::require::lacks("bpf", error);
         }
         Err(error) => panic!("{error}"),
     }

@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use crate::files;
+
 /// KVM's directory in debugfs, the real one or a test's.
 pub(super) struct KvmDebug {
     root: PathBuf,
@@ -51,11 +53,7 @@ pub(super) fn vcpus(dirs: &[PathBuf]) -> HashMap<u32, u32> {
             .strip_prefix("vcpu")?
             .parse()
             .ok()?;
-        let tid: u32 = std::fs::read_to_string(entry.path().join("pid"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()?;
+        let tid: u32 = files::number(entry.path().join("pid"))?;
         (tid > 0).then_some((tid, number))
     };
     entries.filter_map(vcpu).collect()

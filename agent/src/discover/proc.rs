@@ -4,6 +4,8 @@
 use std::os::unix::fs::DirEntryExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::files;
+
 /// A numbered directory of `/proc` or of `/proc/P/task`.
 pub(super) struct Entry {
     /// Its number: a pid or tid.
@@ -32,7 +34,7 @@ impl Proc {
     }
 
     pub fn boot_id(&self) -> Option<String> {
-        text(&self.root.join("sys/kernel/random/boot_id"))
+        files::line(self.root.join("sys/kernel/random/boot_id"))
     }
 
     pub fn processes(&self) -> Vec<Entry> {
@@ -44,19 +46,21 @@ impl Proc {
     }
 
     pub fn comm(&self, pid: u32) -> Option<String> {
-        text(&self.root.join(format!("{pid}/comm")))
+        files::line(self.root.join(format!("{pid}/comm")))
     }
 
     pub fn thread_comm(&self, pid: u32, tid: u32) -> Option<String> {
-        text(&self.root.join(format!("{pid}/task/{tid}/comm")))
+        files::line(self.root.join(format!("{pid}/task/{tid}/comm")))
     }
 
     pub fn stat(&self, pid: u32) -> Option<Stat> {
-        parse_stat(&text(&self.root.join(format!("{pid}/stat")))?)
+        parse_stat(&files::line(self.root.join(format!("{pid}/stat")))?)
     }
 
     pub fn thread_stat(&self, pid: u32, tid: u32) -> Option<Stat> {
-        parse_stat(&text(&self.root.join(format!("{pid}/task/{tid}/stat")))?)
+        parse_stat(&files::line(
+            self.root.join(format!("{pid}/task/{tid}/stat")),
+        )?)
     }
 
     pub fn cmdline(&self, pid: u32) -> Option<Vec<u8>> {
@@ -69,16 +73,6 @@ impl Proc {
         let path = std::fs::read_link(self.root.join(format!("{pid}/exe"))).ok()?;
         path.into_os_string().into_string().ok()
     }
-}
-
-fn text(path: &Path) -> Option<String> {
-    // A comm may hold any bytes.
-    let bytes = std::fs::read(path).ok()?;
-    Some(
-        String::from_utf8_lossy(&bytes)
-            .trim_end_matches('\n')
-            .to_owned(),
-    )
 }
 
 fn numbered(dir: &Path) -> Vec<Entry> {

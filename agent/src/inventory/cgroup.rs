@@ -2,6 +2,7 @@
 //! of `/proc/<pid>/cgroup` (cgroups(7)), version 1, 2 or both.
 
 use super::Labels;
+use crate::cgroup::{lines, names};
 
 /// A VM's control group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +20,9 @@ pub struct Group {
 /// cpu's, else any.
 #[must_use]
 pub fn parse(text: &str) -> Group {
-    let mut paths: Vec<(u8, &str)> = text.lines().filter_map(line).collect();
+    // The root group tells nothing.
+    let told = lines(text).filter(|(_, path)| *path != "/");
+    let mut paths: Vec<(u8, &str)> = told.map(|(list, path)| (rank(list), path)).collect();
     paths.sort_by_key(|(rank, _)| *rank);
     let paths: Vec<&str> = paths.into_iter().map(|(_, path)| path).collect();
     let known = paths.iter().find_map(|path| platform(path));
@@ -29,20 +32,13 @@ pub fn parse(text: &str) -> Group {
     })
 }
 
-/// `4:memory:/path`; version 2 is `0::/path`. The root group tells nothing.
-fn line(line: &str) -> Option<(u8, &str)> {
-    let mut parts = line.splitn(3, ':');
-    let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-    // A group that was removed under its last process.
-    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
-    let has = |name| controllers.split(',').any(|c| c == name);
-    let rank = match controllers {
+fn rank(controllers: &str) -> u8 {
+    match controllers {
         "" => 0,
-        _ if has("memory") => 1,
-        _ if has("cpu") => 2,
+        _ if names(controllers, "memory") => 1,
+        _ if names(controllers, "cpu") => 2,
         _ => 3,
-    };
-    (path != "/").then_some((rank, path))
+    }
 }
 
 fn platform(path: &str) -> Option<Group> {

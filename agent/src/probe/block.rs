@@ -10,6 +10,7 @@ use headroom_abi::block::{BlockDrops, BlockOffsets, DiskKey, DiskStats, OpenRequ
 
 pub(super) use offsets::find as offsets;
 
+use crate::clock::monotonic_ns;
 use crate::probe::error::ProbeError;
 use crate::probe::family::Skips;
 
@@ -183,7 +184,7 @@ impl BlockSource for BlockProbes {
         // The open ones first: one that ends in between counts as open for
         // some µs too long, and not as vanished.
         let open = self.open_requests().map_err(failed)?;
-        let at_ns = super::reading::now_ns();
+        let at_ns = monotonic_ns();
         Ok(BlockReading {
             at_ns,
             stats: self.all_stats().map_err(failed)?,

@@ -99,6 +99,8 @@ pub struct Offsets {
     pub throttling: bool,
     /// Those of the block family; what this kernel lacks for it.
     pub block: Result<BlockOffsets, String>,
+    /// Those of the program of queue drops; what this kernel lacks for it.
+    pub net: Result<NetOffsets, String>,
 }
 
 impl Offsets {
@@ -121,7 +123,7 @@ pub fn offsets() -> Result<Offsets, ProbeError> {
 }
 
 /// What the program of queue drops must know of this kernel; offsets in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetOffsets {
     /// `SKB_DROP_REASON_FULL_RING`, since 5.18.
     pub full_ring: u32,
@@ -137,17 +139,8 @@ pub struct NetOffsets {
     pub net_inum: u32,
 }
 
-/// Reads them.
-///
-/// # Errors
-/// No BTF, or a kernel without the reason or with other structures.
-pub fn net_offsets() -> Result<NetOffsets, ProbeError> {
-    let bytes = fs::read(PATH).map_err(|source| ProbeError::NoKernelBtf { path: PATH, source })?;
-    find_net(&bytes).map_err(|problem| ProbeError::KernelBtf { problem })
-}
-
-fn find_net(bytes: &[u8]) -> Result<NetOffsets, String> {
-    let types = Types::parse(bytes).ok_or("truncated or of an unknown format")?;
+/// Looks them up; names what the kernel lacks, the reason or a field.
+fn find_net(types: &Types<'_>) -> Result<NetOffsets, String> {
     let arguments = types.tracepoint_arguments("kfree_skb");
     if arguments.is_none_or(|n| n < 3) {
         return Err("the tracepoint kfree_skb tells no reason (kernel 5.17)".to_owned());
@@ -194,6 +187,7 @@ fn find(bytes: &[u8]) -> Result<Offsets, String> {
         globals,
         throttling,
         block: block::offsets(&types),
+        net: find_net(&types),
     })
 }
 

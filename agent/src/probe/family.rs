@@ -6,6 +6,7 @@ use aya::programs::{BtfTracePoint, Program, ProgramError, ProgramFd, RawTracePoi
 use aya::{Btf, Ebpf};
 use rustix::io::Errno;
 
+use crate::files;
 use crate::probe::error::{ProbeError, answered};
 use crate::probe::{AttachPolicy, chain};
 
@@ -88,7 +89,7 @@ pub const CONCURRENCY: Family = Family {
 };
 
 /// Every family; a hook is in one.
-const ALL: [&Family; 8] = [
+const ALL: [&Family; 9] = [
     &SCHED,
     &NUMA,
     &IRQ,
@@ -96,6 +97,7 @@ const ALL: [&Family; 8] = [
     &BLOCK,
     &RECLAIM,
     &COMPACTION,
+    &NET_QUEUES,
     &CONCURRENCY,
 ];
 
@@ -116,7 +118,7 @@ impl Skips {
         let mut total = 0;
         for program in &self.0 {
             let fd = program.as_fd().as_raw_fd();
-            let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let text = files::text(format!("/proc/self/fdinfo/{fd}"))?;
             let line = text
                 .lines()
                 .find_map(|l| l.strip_prefix("recursion_misses:"))?;
@@ -143,6 +145,12 @@ pub const RECLAIM: Family = Family {
 pub const COMPACTION: Family = Family {
     name: "compaction",
     hooks: &["mm_compaction_end", "mm_compaction_begin"],
+};
+
+/// Drops of tap queues.
+pub const NET_QUEUES: Family = Family {
+    name: "net_queues",
+    hooks: &["kfree_skb"],
 };
 
 /// How far a family got.

@@ -20,7 +20,7 @@ use crate::probe::node::{self, Topology};
 use crate::probe::queues::{self, Queues};
 use crate::probe::slots::Table;
 use crate::probe::snapshots::{self, Snapshots};
-use crate::probe::{AttachPolicy, ProbeOptions, Probes, btf, caps, object};
+use crate::probe::{AttachPolicy, ProbeOptions, Probes, btf, caps, net, object};
 
 const SNAPSHOTS: &str = "SNAPSHOTS";
 
@@ -86,6 +86,8 @@ fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes,
     families.extend(others(&mut ebpf, options.attach, kernel));
     let (block, attached) = attach_block(&mut ebpf, options.attach, kernel);
     families.push(attached);
+    let (net, attached) = net::attach(&mut ebpf, options.attach, &kernel.offsets.net, &kernel.btf);
+    families.push(attached);
     let snapshots = attach_snapshots(&mut ebpf, &sizes);
     families.push(snapshots::status(&snapshots));
     let memory = memory_reader(&mut ebpf, &families, &sizes)?;
@@ -119,6 +121,7 @@ fn load(bytes: &[u8], options: &ProbeOptions, kernel: &Kernel) -> Result<Probes,
         map_bytes: sizes.bytes(),
         families,
         block,
+        net,
         memory,
         snapshots: snapshots.ok(),
         #[cfg(feature = "bpf-log")]
@@ -252,6 +255,8 @@ fn open(bytes: &[u8], slots: u16, kernel: &Kernel, sizes: &Sizes) -> Result<Ebpf
         loader.map_max_entries(map, len);
     }
     let block = block::Offsets(kernel.offsets.block.clone().unwrap_or_default());
+    let net = kernel.offsets.net.clone().unwrap_or_default();
+    net::set(&mut loader, &net);
     loader
         .override_global("BLOCK_OFFSETS", &block, true)
         .override_global("BLAME_COLUMNS", &sizes.vms, true)
@@ -300,6 +305,7 @@ impl Sizes {
             + self.cpus as u64 * (size_of::<CpuStats>() + size_of::<CpuLog>() + 8) as u64
             + self.vms as u64 * self.vms as u64 * 8
             + block::MAP_BYTES
+            + net::MAP_BYTES
             + self.vms as u64 * size_of::<MemoryStats>() as u64
             + snapshot::words(self.slots) as u64 * 8
     }

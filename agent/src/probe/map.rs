@@ -18,7 +18,7 @@ use headroom_abi::tag;
 use headroom_abi::virtio::{Doorbell, DoorbellKey, QueueStats};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::probe::reading::now_ns;
+use crate::clock::monotonic_ns;
 
 /// One element of the pid map.
 #[derive(Clone, Copy)]
@@ -191,7 +191,7 @@ impl<T> Mapped<T> {
             let copy = unsafe { element.read_volatile() };
             // The clock is read inside the lock: no event lies between the
             // copy and this time, so open periods may be counted up to it.
-            let at_ns = now_ns();
+            let at_ns = monotonic_ns();
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && seq.load(Ordering::Relaxed) == before {
                 return (copy, at_ns);
@@ -272,7 +272,7 @@ impl Mapped<QueueStats> {
         // SAFETY: within the mapping; any bytes are valid statistics.
         let stats = unsafe { self.element(slot).read_volatile() };
         fence(Ordering::Acquire);
-        (stats, now_ns())
+        (stats, monotonic_ns())
     }
 }
 

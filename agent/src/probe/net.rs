@@ -1,21 +1,19 @@
-//! Drops of tap queues, counted in the kernel.
-//!
-//! An object of its own beside the scheduler's: it loads and fails alone.
+//! Drops of tap queues, counted in the kernel: the reader's side.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 
 use aya::maps::{Array, HashMap as BpfHash, MapData};
-use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
-use aya::{Btf, Ebpf, EbpfLoader, Endianness, Pod};
-use headroom_abi::net::NetQueue;
+use aya::{Btf, Ebpf, EbpfLoader, Pod};
+use headroom_abi::net::{NET_QUEUES, NetQueue};
 
+use crate::probe::AttachPolicy;
+use crate::probe::btf::NetOffsets;
 use crate::probe::error::ProbeError;
-use crate::probe::{AttachPolicy, btf, caps, object};
+use crate::probe::family::{Attached, NET_QUEUES as FAMILY};
 
-const HOOK: &str = "kfree_skb";
-const TP_BTF: &str = "tp_btf";
-const RAW_TP: &str = "raw_tp";
+/// Memory of the maps, bytes; the kernel's own share of an element is 56.
+pub(super) const MAP_BYTES: u64 = NET_QUEUES as u64 * (56 + size_of::<NetQueue>() as u64 + 8) + 8;
 
 /// A key of the kernel's map.
 #[derive(Clone, Copy)]
@@ -25,8 +23,8 @@ struct Key(NetQueue);
 // SAFETY: `repr(C)` integers without padding; any bytes are valid.
 unsafe impl Pod for Key {}
 
-/// The attached program and its maps; detached when dropped. Works on after
-/// the process gave up its capabilities.
+/// What the attached program counts, as long as the [`super::Probes`] live that
+/// it comes from. Works on after the process gave up its capabilities.
 pub struct NetDrops {
     source: &'static str,
     /// Inode number of the network namespace that this process is in.
@@ -34,37 +32,26 @@ pub struct NetDrops {
     drops: BpfHash<MapData, Key, u64>,
     lost: Array<MapData, u64>,
     complained: bool,
-    _program: Ebpf,
 }
 
 impl NetDrops {
-    /// Loads and attaches the program by the policy.
-    ///
-    /// # Errors
-    /// What is missing or what the kernel refused.
-    pub fn attach(policy: AttachPolicy) -> Result<Self, ProbeError> {
-        if policy == AttachPolicy::Off {
-            return Err(ProbeError::Disabled);
-        }
-        let bytes = object::embedded();
-        object::check(bytes).map_err(|source| ProbeError::Object { source })?;
-        if let Some(missing) = caps::missing() {
-            return Err(ProbeError::MissingCapability { missing });
-        }
-        let offsets = btf::net_offsets()?;
-        let btf = Btf::parse_file(btf::PATH, Endianness::default())
-            .map_err(|source| ProbeError::ParseBtf { source })?;
-        let netns = own_netns()?;
-        let as_kind = |kind| attach(bytes, &btf, offsets, netns, kind);
-        match policy {
-            AttachPolicy::RawTp => as_kind(RAW_TP),
-            AttachPolicy::TpBtf => as_kind(TP_BTF),
-            AttachPolicy::Auto | AttachPolicy::Off => as_kind(TP_BTF).or_else(|error| {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "tp_btf kfree_skb refused, trying a raw tracepoint");
-                as_kind(RAW_TP)
-            }),
-        }
+    fn new(source: &'static str, ebpf: &mut Ebpf) -> Result<Self, ProbeError> {
+        let mut take = |name: &str| {
+            ebpf.take_map(name).ok_or_else(|| ProbeError::MissingPart {
+                what: format!("map {name}"),
+            })
+        };
+        let opened = |source| ProbeError::Map {
+            operation: "opening",
+            source,
+        };
+        Ok(Self {
+            source,
+            netns: own_netns()?,
+            drops: BpfHash::try_from(take("NET_DROPS")?).map_err(opened)?,
+            lost: Array::try_from(take("NET_LOST")?).map_err(opened)?,
+            complained: false,
+        })
     }
 
     /// `tp_btf` or `raw_tp`.
@@ -109,6 +96,38 @@ impl NetDrops {
     }
 }
 
+/// Freezes the offsets into the object's constants.
+pub(super) fn set<'a>(loader: &mut EbpfLoader<'a>, offsets: &'a NetOffsets) {
+    loader
+        .override_global("REASON_FULL_RING", &offsets.full_ring, true)
+        .override_global("SKB_DEV_OFFSET", &offsets.skb_dev, true)
+        .override_global("SKB_QUEUE_OFFSET", &offsets.skb_queue, true)
+        .override_global("DEV_IFINDEX_OFFSET", &offsets.dev_ifindex, true)
+        .override_global("DEV_NET_OFFSET", &offsets.dev_net, true)
+        .override_global("NET_INUM_OFFSET", &offsets.net_inum, true);
+}
+
+/// Attaches the program and opens its maps; the agent can do without.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    policy: AttachPolicy,
+    offsets: &Result<NetOffsets, String>,
+    btf: &Btf,
+) -> (Option<NetDrops>, Attached) {
+    if let Err(problem) = offsets {
+        let reason = format!("kernel BTF: {problem}");
+        return (None, Attached::left_out(&FAMILY, &reason));
+    }
+    let attached = FAMILY.attach(ebpf, policy, btf).and_then(|kind| {
+        let drops = NetDrops::new(kind.name(), ebpf)?;
+        Ok((kind, drops))
+    });
+    match attached {
+        Ok((kind, drops)) => (Some(drops), Attached::of(&FAMILY, Ok(kind))),
+        Err(error) => (None, Attached::of(&FAMILY, Err(error))),
+    }
+}
+
 /// The namespace of the calling thread: index and name of a device are of one.
 fn own_netns() -> Result<u32, ProbeError> {
     const PATH: &str = "/proc/thread-self/ns/net";
@@ -119,67 +138,4 @@ fn own_netns() -> Result<u32, ProbeError> {
             path: PATH.to_owned(),
             source,
         })
-}
-
-fn attach(
-    bytes: &[u8],
-    btf: &Btf,
-    offsets: btf::NetOffsets,
-    netns: u32,
-    source: &'static str,
-) -> Result<NetDrops, ProbeError> {
-    let mut ebpf = EbpfLoader::new()
-        .btf(Some(btf))
-        .override_global("REASON_FULL_RING", &offsets.full_ring, true)
-        .override_global("SKB_DEV_OFFSET", &offsets.skb_dev, true)
-        .override_global("SKB_QUEUE_OFFSET", &offsets.skb_queue, true)
-        .override_global("DEV_IFINDEX_OFFSET", &offsets.dev_ifindex, true)
-        .override_global("DEV_NET_OFFSET", &offsets.dev_net, true)
-        .override_global("NET_INUM_OFFSET", &offsets.net_inum, true)
-        .load(bytes)
-        .map_err(|source| ProbeError::Load { source })?;
-    start(&mut ebpf, btf, source)?;
-    let map = |ebpf: &mut Ebpf, name: &str| {
-        ebpf.take_map(name).ok_or_else(|| ProbeError::MissingPart {
-            what: format!("map {name}"),
-        })
-    };
-    let opened = |source| ProbeError::Map {
-        operation: "opening",
-        source,
-    };
-    Ok(NetDrops {
-        source,
-        netns,
-        drops: BpfHash::try_from(map(&mut ebpf, "NET_DROPS")?).map_err(opened)?,
-        lost: Array::try_from(map(&mut ebpf, "NET_LOST")?).map_err(opened)?,
-        complained: false,
-        _program: ebpf,
-    })
-}
-
-fn start(ebpf: &mut Ebpf, btf: &Btf, kind: &'static str) -> Result<(), ProbeError> {
-    let tp_btf = kind == TP_BTF;
-    let symbol = if tp_btf { HOOK } else { "raw_kfree_skb" };
-    let program = ebpf
-        .program_mut(symbol)
-        .ok_or_else(|| ProbeError::MissingPart {
-            what: format!("program {symbol}"),
-        })?;
-    let attached: Result<(), ProgramError> = if tp_btf {
-        <&mut BtfTracePoint>::try_from(program).and_then(|program| {
-            program.load(HOOK, btf)?;
-            program.attach().map(drop)
-        })
-    } else {
-        <&mut RawTracePoint>::try_from(program).and_then(|program| {
-            program.load()?;
-            program.attach(HOOK).map(drop)
-        })
-    };
-    attached.map_err(|source| ProbeError::Attach {
-        kind,
-        program: HOOK,
-        source,
-    })
 }

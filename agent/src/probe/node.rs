@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::probe::error::ProbeError;
+use crate::topology::list;
 
 /// NUMA node of each possible CPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +30,9 @@ fn read(root: &Path) -> Result<Topology, ProbeError> {
         source,
     };
     let possible = fs::read_to_string(&path).map_err(broken)?;
-    let last = cpus(&possible).into_iter().max();
+    let last = list::parse(&possible).and_then(|cpus| cpus.into_iter().max());
     let last = last.ok_or_else(|| broken(std::io::ErrorKind::InvalidData.into()))?;
-    let mut node_of_cpu = vec![0; last + 1];
+    let mut node_of_cpu = vec![0; last as usize + 1];
     let mut nodes = 0;
     // A kernel without NUMA has no such directory: one node.
     for entry in fs::read_dir(root.join("node"))
@@ -46,11 +47,10 @@ fn read(root: &Path) -> Result<Topology, ProbeError> {
         else {
             continue;
         };
-        let list = fs::read_to_string(entry.path().join("cpulist")).unwrap_or_default();
-        let members = cpus(&list);
+        let members = list::read(entry.path().join("cpulist")).unwrap_or_default();
         nodes += usize::from(!members.is_empty());
         for cpu in members {
-            if let Some(place) = node_of_cpu.get_mut(cpu) {
+            if let Some(place) = node_of_cpu.get_mut(cpu as usize) {
                 *place = node;
             }
         }
@@ -61,27 +61,9 @@ fn read(root: &Path) -> Result<Topology, ProbeError> {
     })
 }
 
-/// CPU numbers of a list such as `0-3,8`; parts that are none are left out.
-fn cpus(list: &str) -> Vec<usize> {
-    let part = |part: &str| {
-        let (from, to) = part.split_once('-').unwrap_or((part, part));
-        let (from, to) = (from.parse().ok()?, to.parse().ok()?);
-        // NR_CPUS is at most 8192 on x86-64.
-        (to < 65_536).then_some(from..=to)
-    };
-    list.trim().split(',').filter_map(part).flatten().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_are_read_as_the_kernel_writes_them() {
-        assert_eq!(cpus("0-2,5\n"), [0, 1, 2, 5]);
-        assert_eq!(cpus("\n"), Vec::<usize>::new());
-        assert_eq!(cpus("0-99999999999"), Vec::<usize>::new());
-    }
 
     #[test]
     fn this_host_has_a_node() {

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use headroom_abi::blame::KINDS;
 use headroom_abi::hist::BUCKETS;
 use headroom_abi::sched::{SlotStats, state};
-use rustix::time::{ClockId, clock_gettime};
 
 /// What a thread does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,14 +186,6 @@ impl ThreadState {
             _ => hint,
         }
     }
-}
-
-/// `CLOCK_MONOTONIC`, ns: the clock of the programs.
-pub(super) fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
-    seconds * 1_000_000_000 + nanos
 }
 
 #[cfg(test)]

@@ -14,10 +14,10 @@ use headroom_abi::snapshot::{
     stride,
 };
 
+use crate::clock::monotonic_ns;
 use crate::probe::error::ProbeError;
 use crate::probe::family::{self, Attached};
 use crate::probe::map::Mapped;
-use crate::probe::reading::now_ns;
 use crate::probe::slots::Slot;
 
 /// Without a snapshot for so long, its CPU is off line.
@@ -119,7 +119,7 @@ impl Snapshots {
             cpu,
             covered: 0,
             next: 0,
-            last_ns: now_ns(),
+            last_ns: monotonic_ns(),
             lost: 0,
         }
     }
@@ -179,7 +179,7 @@ impl Snapshots {
 
     /// Whether the timer is silent.
     pub(super) fn stalled(&self) -> bool {
-        now_ns().saturating_sub(self.last_ns) > STALL_NS
+        monotonic_ns().saturating_sub(self.last_ns) > STALL_NS
     }
 
     /// What is wrong, for the family's row.

@@ -5,8 +5,7 @@
 //! been in one state ever since its registration, so what /proc says now holds
 //! for all that time.
 
-use std::fs;
-
+use crate::files;
 use crate::probe::reading::ThreadState;
 
 /// A runnable thread whose run time did not grow for this long has been
@@ -33,13 +32,11 @@ impl Baseline {
 
     /// State of a thread without events, `age_ns` after its registration.
     pub fn resolve(self, tid: u32, age_ns: u64) -> ThreadState {
-        match (
-            fs::read_to_string(path(tid, "stat")),
-            self.0,
-            schedstat(tid),
-        ) {
-            (Ok(stat), Some((before, _)), Some((now, _))) => classify(&stat, now > before, age_ns),
-            (Ok(stat), ..) if !runnable(&stat) => ThreadState::Sleeping,
+        match (files::text(path(tid, "stat")), self.0, schedstat(tid)) {
+            (Some(stat), Some((before, _)), Some((now, _))) => {
+                classify(&stat, now > before, age_ns)
+            }
+            (Some(stat), ..) if !runnable(&stat) => ThreadState::Sleeping,
             _ => ThreadState::Unknown,
         }
     }
@@ -47,7 +44,7 @@ impl Baseline {
 
 /// CPU that a thread was last on, `u32::MAX` if /proc does not say.
 pub fn cpu(tid: u32) -> u32 {
-    let stat = fs::read_to_string(path(tid, "stat")).unwrap_or_default();
+    let stat = files::text(path(tid, "stat")).unwrap_or_default();
     processor(&stat).unwrap_or(u32::MAX)
 }
 
@@ -77,7 +74,7 @@ fn runnable(stat: &str) -> bool {
 }
 
 fn schedstat(tid: u32) -> Option<(u64, u64)> {
-    let text = fs::read_to_string(path(tid, "schedstat")).ok()?;
+    let text = files::text(path(tid, "schedstat"))?;
     let mut fields = text.split_ascii_whitespace().map(str::parse);
     Some((fields.next()?.ok()?, fields.next()?.ok()?))
 }

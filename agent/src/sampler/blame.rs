@@ -8,6 +8,7 @@ use headroom_core::rows::BlameRow;
 use super::observe::Scene;
 use super::rows::{Frame, int, ratio};
 use crate::discover::{Vm, VmKey};
+use crate::files;
 
 /// Names of the kinds, by [`kind`].
 const NAMES: [(usize, &str); 6] = [
@@ -222,11 +223,11 @@ fn task_name(pid: u32, kernel: bool) -> Option<String> {
     if pid == 0 {
         return None;
     }
-    let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    let comm = files::line(format!("/proc/{pid}/comm"))?;
     let is_kernel = std::fs::read(format!("/proc/{pid}/cmdline"))
         .ok()?
         .is_empty();
-    (is_kernel == kernel).then(|| comm.trim().to_owned())
+    (is_kernel == kernel).then_some(comm)
 }
 
 #[cfg(test)]

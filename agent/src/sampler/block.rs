@@ -16,8 +16,9 @@ use headroom_core::rows::{BlockDropRow, VmDiskRow};
 
 use super::observe::{FamilyStatus, Observer, Scene};
 use super::rows::{Frame, count, int};
+use crate::cgroup::Cgroups;
 use crate::probe::{BlockReading, BlockSource, MAX_OPEN, MAX_PAIRS};
-use cgroup::Cgroups;
+use cgroup::Named;
 use delta::{Delta, Deltas};
 use diskstats::DiskStatsReader;
 use procio::ProcIo;
@@ -31,7 +32,7 @@ pub struct BlockObserver {
     reason: Option<String>,
     base: BlockReading,
     owners: BTreeMap<u16, String>,
-    cgroups: Cgroups,
+    cgroups: Named,
     disks: DiskStatsReader,
     io: ProcIo,
     sys: PathBuf,
@@ -55,7 +56,7 @@ impl BlockObserver {
             reason,
             base,
             owners: BTreeMap::new(),
-            cgroups: Cgroups::find(proc.clone()),
+            cgroups: Named::new(Cgroups::new(proc.clone())),
             disks: DiskStatsReader::new(proc.clone(), "/sys".into()),
             io: ProcIo::new(proc),
             sys: "/sys".into(),

@@ -4,6 +4,10 @@ use headroom_abi::sched::CpuStats;
 use headroom_abi::tag;
 
 use crate::clock::monotonic_ns;
+use crate::counters::{Counters, Pressure};
+use crate::files;
+use crate::sampler::stat::NS_PER_TICK;
+use crate::topology::list;
 
 /// Cumulative figures of the host; `None` is unavailable.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -80,7 +84,7 @@ impl HostReader {
             .to_string_lossy()
             .into_owned();
         // A kernel without NUMA has no such file: one node.
-        let nodes = read("/sys/devices/system/node/online").and_then(|t| cpu_list_len(&t));
+        let nodes = len("/sys/devices/system/node/online");
         Self {
             kernel,
             numa_nodes: nodes.unwrap_or(1),
@@ -96,7 +100,7 @@ impl HostReader {
     }
 
     pub fn memory(&self) -> Memory {
-        read("/proc/meminfo")
+        files::text("/proc/meminfo")
             .map(|t| memory(&t))
             .unwrap_or_default()
     }
@@ -104,10 +108,9 @@ impl HostReader {
     /// The figures now. Without probes idle time and switches come from
     /// `/proc/stat`, in clock ticks; wake-ups are unavailable.
     pub fn read(&self, cpus: Option<&[CpuStats]>) -> HostReading {
-        let threads = read("/sys/devices/system/cpu/online")
-            .and_then(|t| cpu_list_len(&t))
-            .unwrap_or(1);
-        let psi_cpu_some_ns = read("/proc/pressure/cpu").and_then(|t| psi_some_ns(&t));
+        let threads = len("/sys/devices/system/cpu/online").unwrap_or(1);
+        let psi_cpu_some_ns = files::text("/proc/pressure/cpu");
+        let psi_cpu_some_ns = psi_cpu_some_ns.and_then(|t| Pressure::parse(&t).some_ns);
         let base = HostReading {
             at_ns: monotonic_ns(),
             threads,
@@ -116,7 +119,7 @@ impl HostReader {
         };
         match cpus {
             Some(cpus) => from_probes(base, cpus),
-            None => from_stat(base, &read("/proc/stat").unwrap_or_default()),
+            None => from_stat(base, &files::text("/proc/stat").unwrap_or_default()),
         }
     }
 }
@@ -139,9 +142,6 @@ fn idle(cpu: &CpuStats) -> u64 {
 }
 
 fn from_stat(mut base: HostReading, stat: &str) -> HostReading {
-    // Kernel and user space agree on 100 ticks a second (USER_HZ) on every
-    // architecture that has KVM.
-    const NS_PER_TICK: u64 = 10_000_000;
     let mut idle_ns = Vec::new();
     for line in stat.lines() {
         let mut fields = line.split_ascii_whitespace();
@@ -161,42 +161,18 @@ fn from_stat(mut base: HostReading, stat: &str) -> HostReading {
     base
 }
 
-fn read(path: &str) -> Option<String> {
-    std::fs::read_to_string(path).ok()
-}
-
-/// `some avg10=… total=MICROSECONDS`
-fn psi_some_ns(text: &str) -> Option<u64> {
-    let some = text.lines().find(|l| l.starts_with("some "))?;
-    let total = some
-        .split_ascii_whitespace()
-        .find_map(|f| f.strip_prefix("total="))?;
-    total.parse::<u64>().ok()?.checked_mul(1000)
-}
-
-fn memory(text: &str) -> Memory {
-    let kib = |name: &str| {
-        let line = text.lines().find_map(|l| l.strip_prefix(name))?;
-        line.trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse::<u64>()
-            .ok()?
-            .checked_mul(1024)
-    };
+fn memory(meminfo: &str) -> Memory {
+    let meminfo = Counters::parse(&["MemTotal", "MemAvailable"], meminfo);
     Memory {
-        total_bytes: kib("MemTotal:").unwrap_or(0),
-        available_bytes: kib("MemAvailable:"),
+        total_bytes: meminfo.bytes("MemTotal").unwrap_or(0),
+        available_bytes: meminfo.bytes("MemAvailable"),
     }
 }
 
-/// Length of a list such as `0-3,8,10-11`.
-fn cpu_list_len(text: &str) -> Option<u64> {
-    text.trim().split(',').try_fold(0u64, |sum, part| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
-        Some(sum + last.checked_sub(first)? + 1)
-    })
+/// How many CPUs or nodes are in that list; none is no answer.
+fn len(list: &str) -> Option<u64> {
+    let numbers = list::read(list).filter(|numbers| !numbers.is_empty())?;
+    u64::try_from(numbers.len()).ok()
 }
 
 #[cfg(test)]
@@ -205,13 +181,14 @@ mod tests {
 
     #[test]
     fn kernel_files() {
-        assert_eq!(cpu_list_len("0-3,8,10-11\n"), Some(7));
-        assert_eq!(cpu_list_len("0\n"), Some(1));
-        assert_eq!(cpu_list_len(""), None);
-        let psi =
-            "some avg10=0.03 avg60=0.30 avg300=1.84 total=54612807\nfull avg10=0.00 total=9\n";
-        assert_eq!(psi_some_ns(psi), Some(54_612_807_000));
-        assert_eq!(psi_some_ns("full total=9"), None);
+        let dir = tempfile::tempdir().unwrap();
+        let online = dir.path().join("online");
+        let cpus = |text: &str| {
+            std::fs::write(&online, text).unwrap();
+            len(online.to_str().unwrap())
+        };
+        assert_eq!(cpus("0-3,8,10-11\n"), Some(7));
+        assert_eq!((cpus("0\n"), cpus("\n")), (Some(1), None));
         let m = memory("MemTotal:       16384 kB\nMemFree: 1 kB\nMemAvailable:    8192 kB\n");
         assert_eq!(
             (m.total_bytes, m.available_bytes),

@@ -41,6 +41,10 @@ impl Families {
         let queues = queues
             .map(|queues| Box::new(queues) as Box<dyn QueueSource>)
             .ok_or_else(without);
+        let drops = match &mut probes {
+            Some(probes) => probes.take_net(),
+            None => Err(without()),
+        };
         let stalls = probes.as_mut().and_then(|p| p.take_memory());
         let host = options.host.clone();
         let memory = MemoryObserver::new(host, &options.proc, &options.sys, stalls);
@@ -52,7 +56,7 @@ impl Families {
         let observers: Vec<Box<dyn Observer>> = vec![
             Box::new(TopologyFamily::new(options.sys.clone(), proc())),
             Box::new(inventory),
-            Box::new(Net::new(proc(), options.attach)),
+            Box::new(Net::new(proc(), drops)),
             Box::new(Numa::new(proc())),
             Box::new(memory),
             Box::new(Steal::new()),

@@ -2,7 +2,6 @@
 //! climbs, from reclaim over swap to the OOM kill.
 
 mod cgroup;
-mod counters;
 mod follow;
 mod host;
 mod ladder;
@@ -20,10 +19,10 @@ use headroom_core::rows::HostMemoryRow;
 
 use super::observe::{FamilyStatus, Observer, ObserverEvent, Scene};
 use super::rows::{Frame, int};
+use crate::cgroup::Cgroups;
 use crate::clock::monotonic_ns;
 use crate::discover::VmKey;
 use crate::probe::MemoryReader;
-use cgroup::Mounts;
 use follow::Followed;
 use host::{HostFiles, HostReading, VmStat};
 use ladder::{Rung, Sign};
@@ -42,7 +41,7 @@ pub struct MemoryObserver {
     host: String,
     proc: PathBuf,
     files: HostFiles,
-    mounts: Mounts,
+    cgroups: Cgroups,
     probe: StallProbe,
     base: HostReading,
     base_stalls: Option<MemoryStats>,
@@ -70,7 +69,6 @@ impl MemoryObserver {
     #[must_use]
     pub fn new(host: String, proc: &Path, sys: &Path, reader: Option<MemoryReader>) -> Self {
         let files = HostFiles::new(proc, sys);
-        let mountinfo = std::fs::read_to_string(proc.join("self/mountinfo")).unwrap_or_default();
         let probe = StallProbe::new(reader);
         Self {
             base: files.read(),
@@ -78,7 +76,7 @@ impl MemoryObserver {
             probe,
             host,
             proc: proc.into(),
-            mounts: Mounts::parse(&mountinfo),
+            cgroups: Cgroups::new(proc.into()),
             files,
             ladder: HostLadder::default(),
             vms: BTreeMap::new(),
@@ -192,9 +190,9 @@ impl Observer for MemoryObserver {
             let followed = self
                 .vms
                 .entry(seen.vm.key.clone())
-                .or_insert_with(|| Followed::new(&self.proc, &self.mounts, &self.probe, seen));
+                .or_insert_with(|| Followed::new(&self.cgroups, &self.probe, seen));
             if seen.live {
-                followed.refresh(&self.proc, &self.mounts, seen.vm, self.ticks);
+                followed.refresh(&self.cgroups, seen.vm, self.ticks);
             }
             let process = swapping.then_some(self.proc.as_path());
             let (steps, killed) = followed.climb(seen, &self.probe, process, moment);

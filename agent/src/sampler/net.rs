@@ -20,7 +20,7 @@ use headroom_core::batch::Chunk;
 use super::observe::{FamilyStatus, Observer, Scene, SceneVm};
 use super::rows::Frame;
 use crate::discover::VmKey;
-use crate::probe::{AttachPolicy, NetDrops};
+use crate::probe::NetDrops;
 use host::HostNet;
 use look::{Look, Looker, Reading};
 use owners::Claim;
@@ -55,12 +55,9 @@ struct Link {
 }
 
 impl Net {
-    /// Of the host with that `/proc`; attaches the probe of drops.
-    pub fn new(proc: PathBuf, attach: AttachPolicy) -> Self {
-        let drops = NetDrops::attach(attach).map_err(|error| super::chain(&error));
-        if let (Err(reason), true) = (&drops, attach != AttachPolicy::Off) {
-            tracing::warn!(reason, "drops of tap queues can't be told apart");
-        }
+    /// Of the host with that `/proc`, and the probe of drops or why there is
+    /// none.
+    pub fn new(proc: PathBuf, drops: Result<NetDrops, String>) -> Self {
         Self {
             looker: Looker::new(proc.clone(), "/sys/class/net".into(), drops),
             host: HostNet::new(&proc),

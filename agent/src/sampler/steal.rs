@@ -9,6 +9,7 @@ use super::observe::{FamilyStatus, Observer, Scene};
 use super::rows::{Frame, count, int};
 use super::stat::NS_PER_TICK;
 use crate::clock::monotonic_ns;
+use crate::files;
 use hypervisor::{Hypervisor, StealClock};
 
 /// Reads `/proc/stat` once a window.
@@ -97,7 +98,7 @@ impl Observer for Steal {
 fn read() -> Reading {
     Reading {
         at_ns: monotonic_ns(),
-        cpus: std::fs::read_to_string("/proc/stat")
+        cpus: files::text("/proc/stat")
             .map(|text| parse(&text))
             .unwrap_or_default(),
     }

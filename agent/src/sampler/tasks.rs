@@ -17,6 +17,7 @@ use super::observe::{FamilyStatus, Observer, Scene};
 use super::rows::{Frame, int};
 use super::stat::{self, TaskStat};
 use crate::clock::monotonic_ns;
+use crate::files;
 
 /// Owners with a row of their own.
 const TOP: usize = 20;
@@ -109,7 +110,7 @@ impl Tasks {
         let dir = self.proc.join(pid.to_string());
         let stat = stat::parse(&std::fs::read(dir.join("stat")).ok()?)?;
         let exact = stat.kernel.then(|| {
-            let text = std::fs::read_to_string(dir.join("schedstat")).ok()?;
+            let text = files::text(dir.join("schedstat"))?;
             text.split(' ').next()?.parse().ok()
         });
         let run_ns = exact.flatten().unwrap_or(stat.cpu_ns);

@@ -8,6 +8,7 @@ use headroom_core::rows::{TopologyNodeRow, TopologyRow};
 use super::observe::{FamilyStatus, Observer, Scene};
 use super::repeat::due;
 use super::rows::{Frame, count, int};
+use crate::files;
 use crate::topology::capacity::{self, Capacity};
 use crate::topology::{self, Cpu, Node, Topology, list};
 
@@ -38,7 +39,7 @@ impl TopologyFamily {
     /// Changes with every CPU or node that comes or goes.
     fn mark(&self) -> [Option<String>; 2] {
         ["cpu/online", "node/online"]
-            .map(|file| std::fs::read_to_string(self.sys.join("devices/system").join(file)).ok())
+            .map(|file| files::text(self.sys.join("devices/system").join(file)))
     }
 }
 

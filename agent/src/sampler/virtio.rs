@@ -18,6 +18,7 @@ use self::delta::Delta;
 use super::observe::{FamilyStatus, Observer, Scene};
 use super::rows::{Frame, int};
 use crate::discover::{Role, ThreadKey, Vm, VmThread};
+use crate::files;
 
 /// What the probes know of queues.
 ///
@@ -142,8 +143,7 @@ impl Backend {
         let (slot, now) = at;
         let tid = thread.key.tid;
         let path = proc.join(format!("{}/task/{tid}/comm", thread.pid));
-        let comm = std::fs::read(path).unwrap_or_default();
-        let comm = String::from_utf8_lossy(&comm).trim_end().to_owned();
+        let comm = files::line(path).unwrap_or_default();
         let (kind, name) = match thread.role {
             Role::Vhost => ("vhost", comm),
             Role::IoThread => (

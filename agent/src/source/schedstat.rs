@@ -3,6 +3,7 @@
 //! once it has ended.
 
 use crate::clock::monotonic_ns;
+use crate::files;
 
 use super::{Reading, RegisterError, ThreadSource};
 
@@ -38,7 +39,7 @@ impl ThreadSource for Schedstat {
     fn release(&mut self, _: SchedstatThread) {}
 
     fn read(&self, thread: &SchedstatThread) -> Option<Reading> {
-        let text = std::fs::read_to_string(&thread.path).ok()?;
+        let text = files::text(&thread.path)?;
         let (run_ns, ready_ns) = parse(&text)?;
         Some(Reading {
             at_ns: monotonic_ns(),

@@ -1,5 +1,9 @@
 //! The kernel's lists of numbers, such as `0-3,8,10-11`.
 
+use std::path::Path;
+
+use crate::files;
+
 /// Numbers a list may name at most: beyond NR_CPUS of any build (8192).
 const MAX: usize = 1 << 16;
 
@@ -18,6 +22,12 @@ pub fn parse(text: &str) -> Option<Vec<u32>> {
         all.extend(first..=last);
     }
     Some(all)
+}
+
+/// Numbers of the list in a file; `None` also where it cannot be read.
+#[must_use]
+pub fn read(path: impl AsRef<Path>) -> Option<Vec<u32>> {
+    parse(&files::text(path)?)
 }
 
 /// The list of some sorted numbers.

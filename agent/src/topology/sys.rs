@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::str::FromStr;
 
 use super::cpuinfo::{self, Info};
 use super::{Cpu, Node, Topology, list};
+use crate::counters::Counters;
+use crate::files;
 
 /// CPU caches to look through for the L3: no CPU of KVM's has ten.
 const MAX_CACHES: u32 = 10;
@@ -15,8 +16,8 @@ const MAX_CACHES: u32 = 10;
 #[must_use]
 pub fn read(sys: &Path, proc: &Path) -> Topology {
     let system = sys.join("devices/system");
-    let info = text(&proc.join("cpuinfo")).map_or_else(BTreeMap::new, |t| cpuinfo::parse(&t));
-    let cpu_list = |file: &str| text(&system.join("cpu").join(file)).and_then(|t| list::parse(&t));
+    let info = files::text(proc.join("cpuinfo")).map_or_else(BTreeMap::new, |t| cpuinfo::parse(&t));
+    let cpu_list = |file: &str| list::read(system.join("cpu").join(file));
     let online = cpu_list("online").unwrap_or_else(|| info.keys().copied().collect());
     let present = cpu_list("present").unwrap_or_else(|| online.clone());
     let nodes = nodes(&system.join("node"), proc, &online);
@@ -42,7 +43,7 @@ fn online_cpu(system: &Path, cpu: u32, info: Option<&Info>) -> Cpu {
     // `thread_siblings_list` is its older name.
     let siblings = ["core_cpus_list", "thread_siblings_list"]
         .into_iter()
-        .find_map(|file| list::parse(&text(&dir.join("topology").join(file))?))
+        .find_map(|file| list::read(dir.join("topology").join(file)))
         .filter(|siblings| siblings.contains(&cpu));
     let siblings = siblings.unwrap_or_else(|| vec![cpu]);
     let info = info.cloned().unwrap_or_default();
@@ -50,7 +51,7 @@ fn online_cpu(system: &Path, cpu: u32, info: Option<&Info>) -> Cpu {
         cpu,
         online: true,
         // -1 where firmware tells none (arm64 before ACPI PPTT).
-        socket: number(&dir.join("topology/physical_package_id")),
+        socket: files::number(dir.join("topology/physical_package_id")),
         node: None,
         core: siblings.first().copied(),
         smt_siblings: siblings,
@@ -58,17 +59,17 @@ fn online_cpu(system: &Path, cpu: u32, info: Option<&Info>) -> Cpu {
         model: info.model,
         generation: info.generation,
         microcode: info.microcode,
-        mhz_max: number::<u32>(&dir.join("cpufreq/cpuinfo_max_freq")).map(khz),
+        mhz_max: files::number::<u32>(dir.join("cpufreq/cpuinfo_max_freq")).map(khz),
         mhz_base: base_mhz(&dir).or(info.mhz_base),
-        cpu_capacity: number(&dir.join("cpu_capacity")),
+        cpu_capacity: files::number(dir.join("cpu_capacity")),
     }
 }
 
 /// Guaranteed frequency of intel_pstate, else CPPC's nominal one.
 fn base_mhz(dir: &Path) -> Option<f64> {
-    let guaranteed = number::<u32>(&dir.join("cpufreq/base_frequency")).map(khz);
+    let guaranteed = files::number::<u32>(dir.join("cpufreq/base_frequency")).map(khz);
     // In MHz already; 0 where firmware leaves it out.
-    let nominal = || number::<u32>(&dir.join("acpi_cppc/nominal_freq")).map(f64::from);
+    let nominal = || files::number::<u32>(dir.join("acpi_cppc/nominal_freq")).map(f64::from);
     guaranteed.or_else(nominal).filter(|mhz| *mhz > 0.0)
 }
 
@@ -76,16 +77,16 @@ fn l3(dir: &Path) -> Option<u32> {
     let caches = (0..MAX_CACHES).map(|i| dir.join(format!("cache/index{i}")));
     let mut found = caches
         .take_while(|cache| cache.is_dir())
-        .filter(|cache| number(&cache.join("level")) == Some(3u32));
-    let shared = text(&found.next()?.join("shared_cpu_list"))?;
-    list::parse(&shared)?.first().copied()
+        .filter(|cache| files::number(cache.join("level")) == Some(3u32));
+    let shared = list::read(found.next()?.join("shared_cpu_list"))?;
+    shared.first().copied()
 }
 
 /// Online nodes; the whole host as node 0 on a kernel without NUMA.
 fn nodes(dir: &Path, proc: &Path, online: &[u32]) -> Vec<Node> {
-    let numbers = text(&dir.join("online")).and_then(|t| list::parse(&t));
+    let numbers = list::read(dir.join("online"));
     let Some(numbers) = numbers.filter(|numbers| !numbers.is_empty()) else {
-        let memory = text(&proc.join("meminfo"));
+        let memory = files::text(proc.join("meminfo"));
         return vec![Node {
             node: 0,
             cpus: online.to_vec(),
@@ -95,13 +96,11 @@ fn nodes(dir: &Path, proc: &Path, online: &[u32]) -> Vec<Node> {
     };
     let node = |node: u32| {
         let dir = dir.join(format!("node{node}"));
-        let distances = text(&dir.join("distance")).unwrap_or_default();
+        let distances = files::text(dir.join("distance")).unwrap_or_default();
         Node {
             node,
-            cpus: text(&dir.join("cpulist"))
-                .and_then(|t| list::parse(&t))
-                .unwrap_or_default(),
-            memory_bytes: text(&dir.join("meminfo")).and_then(|t| total_bytes(&t)),
+            cpus: list::read(dir.join("cpulist")).unwrap_or_default(),
+            memory_bytes: files::text(dir.join("meminfo")).and_then(|t| total_bytes(&t)),
             distances: distances
                 .split_ascii_whitespace()
                 .map_while(|d| d.parse().ok())
@@ -111,21 +110,11 @@ fn nodes(dir: &Path, proc: &Path, online: &[u32]) -> Vec<Node> {
     numbers.into_iter().map(node).collect()
 }
 
-/// `MemTotal:` of the host or `Node 0 MemTotal:`, both in KiB.
+/// Of the host or of a node.
 fn total_bytes(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|l| l.split_once("MemTotal:"))?.1;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
+    Counters::parse(&["MemTotal"], meminfo).bytes("MemTotal")
 }
 
 fn khz(value: u32) -> f64 {
     f64::from(value) / 1000.0
-}
-
-fn number<T: FromStr>(path: &Path) -> Option<T> {
-    text(path)?.trim().parse().ok()
-}
-
-fn text(path: &Path) -> Option<String> {
-    std::fs::read_to_string(path).ok()
 }

@@ -111,8 +111,16 @@ impl Late {
 
 impl Drop for Late {
     fn drop(&mut self) {
-        // It unmounts the file at its orderly end.
-        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
+        // It unmounts the file at its orderly end. A signal that comes before
+        // its main loop waits is lost on it: asked again until it ends.
+        for _ in 0..100 {
+            let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
+            std::thread::sleep(Duration::from_millis(50));
+            if !matches!(self.0.try_wait(), Ok(None)) {
+                return;
+            }
+        }
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }

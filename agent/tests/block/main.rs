@@ -14,6 +14,7 @@ use disk::Disk;
 use guest::Guest;
 use headroom_agent::probe::AttachPolicy;
 use headroom_agent::sampler::{Sampler, SamplerOptions};
+use headroom_tests::require::lacks;
 use rows::{Row, rows};
 
 const DELAY: Duration = Duration::from_millis(20);
@@ -23,17 +24,6 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Says why a test does not run, unless what it lacks is required. Not
-/// println!: the test runner would keep it to itself.
-fn skip(capability: &str, reason: &str) {
-    let required = std::env::var("HEADROOM_REQUIRE").unwrap_or_default();
-    assert!(
-        !required.split(',').any(|r| r.trim() == capability),
-        "{capability} is required: {reason}"
-    );
-    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skip: {reason}\n"));
 }
 
 /// Waits for a condition, bounded.
@@ -53,7 +43,7 @@ fn sampler(attach: AttachPolicy) -> Option<Sampler> {
     };
     let sampler = Sampler::new(options);
     if let Some(reason) = sampler.degraded() {
-        skip("bpf", reason);
+        lacks("bpf", reason);
         return None;
     }
     Some(sampler)
@@ -66,13 +56,13 @@ fn kvm() -> Option<()> {
         .map(drop)
         .map_err(|e| format!("/dev/kvm: {e}"))
         .and_then(|()| disk::run("qemu-system-x86_64", &["-version"]).map(drop));
-    problem.map_err(|reason| skip("kvm", &reason)).ok()
+    problem.map_err(|reason| lacks("kvm", reason)).ok()
 }
 
 /// Both disks; `None` after a printed reason.
 fn disks() -> Option<(Disk, Disk)> {
     let made = Disk::slow(DELAY).and_then(|slow| Ok((slow, Disk::fast()?)));
-    made.map_err(|reason| skip("loop", &reason)).ok()
+    made.map_err(|reason| lacks("loop", reason)).ok()
 }
 
 /// Rows of table `vm_disks` from windows of a second, until `done` sees in one
@@ -203,7 +193,7 @@ fn a_kernel_threads_requests_are_the_cgroups() {
         },
     );
     if !guest.own_cgroup("grouped") {
-        skip("cgroup", "no cgroup for block I/O can be made");
+        lacks("cgroup", "no cgroup for block I/O can be made");
         return;
     }
     let below = |rows: &[Row]| {

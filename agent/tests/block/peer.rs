@@ -12,7 +12,8 @@ use headroom_core::hist::{BUCKETS, Hist, lower};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::disk::{Disk, run};
-use crate::{alone, skip, wait};
+use crate::{alone, wait};
+use headroom_tests::require::lacks;
 
 fn probes() -> Option<Probes> {
     let options = ProbeOptions {
@@ -21,7 +22,7 @@ fn probes() -> Option<Probes> {
         attach: AttachPolicy::Auto,
     };
     let attached = Probes::attach(&options);
-    attached.map_err(|e| skip("bpf", &e.to_string())).ok()
+    attached.map_err(|e| lacks("bpf", e)).ok()
 }
 
 /// Reads of a device in that time.
@@ -96,11 +97,11 @@ fn median(buckets: &[(u64, u64)]) -> u64 {
 fn biolatency_sees_the_same() {
     let _alone = alone();
     if let Err(reason) = run("biolatency", &["--version"]) {
-        return skip("biolatency", &reason);
+        return lacks("biolatency", reason);
     }
     let disk = match Disk::slow(Duration::from_millis(3)) {
         Ok(disk) => disk,
-        Err(reason) => return skip("loop", &reason),
+        Err(reason) => return lacks("loop", reason),
     };
     let Some(mut probes) = probes() else {
         return;
@@ -141,7 +142,7 @@ fn cost_of_an_event() {
     let _alone = alone();
     let disk = match Disk::fast() {
         Ok(disk) => disk,
-        Err(reason) => return skip("loop", &reason),
+        Err(reason) => return lacks("loop", reason),
     };
     let Some(mut probes) = probes() else {
         return;
@@ -150,7 +151,7 @@ fn cost_of_an_event() {
     let before = block.read().expect("read");
     let meter = match CostMeter::start() {
         Ok(meter) => meter,
-        Err(error) => return skip("bpf", &error.to_string()),
+        Err(error) => return lacks("bpf", error),
     };
     read(&disk, 2000);
     let costs = probes.costs().expect("costs");

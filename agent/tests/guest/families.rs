@@ -8,8 +8,9 @@ use std::time::Duration;
 use headroom_agent::sampler::Window;
 use headroom_core::batch::{Chunk, ColumnData};
 
-use crate::guest::{self, Guest, missing, skip};
+use crate::guest::Guest;
 use crate::{by_schedstat, measure, probing};
+use headroom_tests::require::{Need, have, lacks};
 
 fn chunk<'a>(window: &'a Window, table: &str) -> &'a Chunk {
     let found = window.more.iter().find(|c| c.table.name == table);
@@ -51,8 +52,7 @@ impl Drop for Spinner {
 
 #[test]
 fn memory_of_a_guest_and_tasks_of_its_host() {
-    if let Some(reason) = missing() {
-        guest::skipped(reason);
+    if !have("memory_of_a_guest_and_tasks_of_its_host", &[Need::Kvm]) {
         return;
     }
     let mut sampler = by_schedstat();
@@ -93,8 +93,7 @@ fn ip(arguments: &[&str]) -> Result<(), String> {
 /// one queue, although the tap could have two.
 #[test]
 fn drops_of_a_guests_queue() {
-    if let Some(reason) = missing() {
-        guest::skipped(reason);
+    if !have("drops_of_a_guests_queue", &[Need::Kvm]) {
         return;
     }
     let Some(mut sampler) = probing() else { return };
@@ -114,10 +113,7 @@ fn drops_of_a_guests_queue() {
             ip(&["neigh", "add", there, "lladdr", mac, "dev", &tap])
         });
     if let Err(reason) = ready {
-        if let Some(reason) = skip("net", reason) {
-            guest::skipped(reason);
-        }
-        return;
+        return lacks("net", reason);
     }
     let socket = UdpSocket::bind("198.18.78.1:0").expect("socket");
     let window = measure(&mut sampler, || {

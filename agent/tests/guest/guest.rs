@@ -9,38 +9,6 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// Why there can be no guests here; a panic where they are required.
-pub fn missing() -> Option<String> {
-    let kvm = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .err()
-        .map(|e| format!("/dev/kvm: {e}"));
-    let qemu = Command::new("qemu-system-x86_64")
-        .arg("-version")
-        .output()
-        .err()
-        .map(|e| format!("qemu-system-x86_64: {e}"));
-    skip("kvm", kvm.or(qemu)?)
-}
-
-/// Says why a test does not run. Not println!: the test runner would keep it
-/// to itself.
-pub fn skipped(reason: impl std::fmt::Display) {
-    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skip: {reason}\n"));
-}
-
-/// A reason to skip, unless the capability is required.
-pub fn skip(capability: &str, reason: String) -> Option<String> {
-    let required = std::env::var("HEADROOM_REQUIRE").unwrap_or_default();
-    assert!(
-        !required.split(',').any(|r| r.trim() == capability),
-        "{capability} is required: {reason}"
-    );
-    Some(reason)
-}
-
 /// Killed when dropped.
 pub struct Guest {
     child: Child,

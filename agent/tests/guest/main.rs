@@ -12,17 +12,18 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use guest::{Guest, missing, skip};
+use guest::Guest;
 use headroom_agent::probe::AttachPolicy;
 use headroom_agent::sampler::{Sampler, SamplerOptions, Window};
 use headroom_core::rows::VcpuRow;
+use headroom_tests::require::{Need, have, lacks};
 use rustix::process::Signal;
 
 /// A sampler with probes, or `None` with the reason printed.
 fn probing() -> Option<Sampler> {
     let sampler = Sampler::new(SamplerOptions::new("here".into()));
     if let Some(reason) = sampler.degraded() {
-        guest::skipped(skip("bpf", reason.to_owned())?);
+        lacks("bpf", reason);
         return None;
     }
     Some(sampler)
@@ -137,8 +138,7 @@ fn pauses(sampler: &mut Sampler, guest: &Guest, name: &str) {
 
 #[test]
 fn a_guest_by_probes() {
-    if let Some(reason) = missing() {
-        guest::skipped(reason);
+    if !have("a_guest_by_probes", &[Need::Kvm]) {
         return;
     }
     if let Some(sampler) = probing() {
@@ -148,8 +148,7 @@ fn a_guest_by_probes() {
 
 #[test]
 fn a_guest_by_schedstat() {
-    if let Some(reason) = missing() {
-        guest::skipped(reason);
+    if !have("a_guest_by_schedstat", &[Need::Kvm]) {
         return;
     }
     life_of_a_guest(by_schedstat(), "fallback");
@@ -159,8 +158,7 @@ fn a_guest_by_schedstat() {
 /// the kernel accounts.
 #[test]
 fn ready_agrees_with_the_kernels_account() {
-    if let Some(reason) = missing() {
-        guest::skipped(reason);
+    if !have("ready_agrees_with_the_kernels_account", &[Need::Kvm]) {
         return;
     }
     let Some(mut sampler) = probing() else { return };
@@ -233,12 +231,11 @@ impl Drop for Debugfs {
 
 #[test]
 fn vcpu_threads_without_names() {
-    if let Some(reason) = missing() {
-        guest::skipped(reason);
+    if !have("vcpu_threads_without_names", &[Need::Kvm]) {
         return;
     }
     let Some(debugfs) = Debugfs::mount() else {
-        guest::skipped("debugfs can't be mounted");
+        lacks("debugfs", "it can't be mounted");
         return;
     };
     let options = SamplerOptions {

@@ -11,8 +11,9 @@ use headroom_proto::convert::from_wire;
 use prost::Message as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::guest::{Guest, missing};
+use crate::guest::Guest;
 use crate::server::{Server, Shared};
+use headroom_tests::require::{Need, have};
 
 struct Agent(Child);
 
@@ -96,8 +97,7 @@ async fn until(what: &str, done: impl Fn() -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn works_without_capabilities() {
-    if let Some(reason) = missing() {
-        crate::guest::skipped(reason);
+    if !have("works_without_capabilities", &[Need::Kvm]) {
         return;
     }
     let store = Shared::default();

@@ -11,8 +11,9 @@ use headroom_agent::sampler::{Sampler, SamplerOptions, Window};
 use headroom_core::batch::{Chunk, ColumnData};
 use headroom_core::hist::Hist;
 use headroom_core::rows::EventRow;
+use headroom_tests::require::lacks;
 use rustix::time::{ClockId, clock_gettime};
-use squeeze::{Fragments, GUEST_BYTES, Group, Guest, Swap, skipped};
+use squeeze::{Fragments, GUEST_BYTES, Group, Guest, Swap};
 
 /// One test at a time: they share the host's swap and counters.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -129,7 +130,7 @@ fn follow(sampler: &mut Sampler, story: &mut Story, what: &str, done: impl Fn(&S
 fn squeezed(attach: AttachPolicy, name: &str) -> Option<Story> {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if !rustix::process::geteuid().is_root() {
-        skipped("not root");
+        lacks("root", "not root");
         return None;
     }
     let group = Group::new()?;
@@ -139,7 +140,8 @@ fn squeezed(attach: AttachPolicy, name: &str) -> Option<Story> {
     if attach != AttachPolicy::Off
         && let Some(reason) = sampler.degraded()
     {
-        return squeeze::skip("bpf", reason);
+        lacks("bpf", reason);
+        return None;
     }
     let guest = Guest::start(name, &group)?;
     let mut story = Story::default();
@@ -236,7 +238,7 @@ fn a_huge_page_beyond_the_limit_falls_back() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
     if !rustix::process::geteuid().is_root() || enabled.is_ok_and(|text| text.contains("[never]")) {
-        skipped("not root, or huge pages are switched off");
+        lacks("root", "not root, or huge pages are switched off");
         return;
     }
     let Some(group) = Group::new() else { return };
@@ -275,7 +277,7 @@ fn compaction_of_a_task_is_timed() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut sampler = sampler(AttachPolicy::Auto);
     if let Some(reason) = sampler.degraded() {
-        squeeze::skip::<()>("bpf", reason);
+        lacks("bpf", reason);
         return;
     }
     let mut story = Story::default();
@@ -288,7 +290,7 @@ fn compaction_of_a_task_is_timed() {
     };
     let began = ran();
     if let Err(error) = std::fs::write("/proc/sys/vm/compact_memory", "1") {
-        skipped(format!("compact_memory: {error}"));
+        lacks("compaction", format_args!("compact_memory: {error}"));
         return;
     }
     let took = ran() - began;
@@ -311,7 +313,7 @@ fn compaction_of_a_task_is_timed() {
 fn a_fragmented_host_stalls_its_guest() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if !rustix::process::geteuid().is_root() {
-        skipped("not root");
+        lacks("root", "not root");
         return;
     }
     let Some(_fragments) = Fragments::new() else {
@@ -320,7 +322,7 @@ fn a_fragmented_host_stalls_its_guest() {
     let Some(group) = Group::new() else { return };
     let mut sampler = sampler(AttachPolicy::Auto);
     if let Some(reason) = sampler.degraded() {
-        squeeze::skip::<()>("bpf", reason);
+        lacks("bpf", reason);
         return;
     }
     let Some(guest) = Guest::start("fragmented", &group) else {

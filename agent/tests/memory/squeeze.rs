@@ -9,24 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use headroom_tests::require::lacks;
 use tempfile::TempDir;
-
-/// Says why a test does not run. Not println!: the test runner would keep it
-/// to itself.
-pub fn skipped(reason: impl std::fmt::Display) {
-    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skip: {reason}\n"));
-}
-
-/// `None` after a printed reason, unless the capability is required.
-pub fn skip<T>(capability: &str, reason: impl std::fmt::Display) -> Option<T> {
-    let required = std::env::var("HEADROOM_REQUIRE").unwrap_or_default();
-    assert!(
-        !required.split(',').any(|r| r.trim() == capability),
-        "{capability} is required: {reason}"
-    );
-    skipped(reason);
-    None
-}
 
 /// A cgroup with a memory limit, and one of the second hierarchy for pressure
 /// where the two are apart; removed on drop.
@@ -52,12 +36,14 @@ impl Group {
         };
         for dir in &group.dirs {
             if let Err(error) = fs::create_dir(dir) {
-                return skip("cgroup", format!("{}: {error}", dir.display()));
+                lacks("cgroup", format_args!("{}: {error}", dir.display()));
+                return None;
             }
         }
         let file = group.dirs.first().map(|d| d.join(group.limit_file()));
         if !file.is_some_and(|f| f.exists()) {
-            return skip("cgroup", "no memory controller for a new cgroup");
+            lacks("cgroup", "no memory controller for a new cgroup");
+            return None;
         }
         Some(group)
     }
@@ -129,14 +115,18 @@ impl Swap {
         let added = fs::read_to_string("/sys/class/zram-control/hot_add");
         let number = match added {
             Ok(text) => text.trim().parse().expect("device number"),
-            Err(error) => return skip("zram", format!("zram: {error}")),
+            Err(error) => {
+                lacks("zram", error);
+                return None;
+            }
         };
         let mut swap = Self { number, on: false };
         let size = swap.sys().join("disksize");
         fs::write(&size, bytes.to_string()).expect("disksize");
         swap.on = swap.run("mkswap") && swap.run("swapon");
         if !swap.on {
-            return skip("zram", "mkswap or swapon failed");
+            lacks("zram", "mkswap or swapon failed");
+            return None;
         }
         Some(swap)
     }
@@ -183,7 +173,10 @@ impl Fragments {
     pub fn new() -> Option<Self> {
         const PAGE: [u8; 4096] = [1; 4096];
         if meminfo("MemTotal") > 1536 << 20 {
-            skipped("this host has more than 1.5 GiB of memory: fragmenting it takes too much");
+            lacks(
+                "small_host",
+                "this host has more than 1.5 GiB of memory: fragmenting it takes too much",
+            );
             return None;
         }
         let dir = tempfile::tempdir().expect("tempdir");
@@ -192,7 +185,7 @@ impl Fragments {
         let mounted = mount.arg(dir.path()).status();
         let fragments = Self(dir);
         if !mounted.is_ok_and(|s| s.success()) {
-            skipped("tmpfs can't be mounted");
+            lacks("tmpfs", "it can't be mounted");
             return None;
         }
         let file = |n: u32| fragments.0.path().join(n.to_string());
@@ -254,7 +247,8 @@ impl Guest {
     pub fn start(name: &str, group: &Group) -> Option<Self> {
         for program in ["/dev/kvm", "/usr/bin/qemu-system-x86_64"] {
             if !Path::new(program).exists() {
-                return skip("kvm", format!("no {program}"));
+                lacks("kvm", format_args!("no {program}"));
+                return None;
             }
         }
         let dir = tempfile::tempdir().expect("tempdir");

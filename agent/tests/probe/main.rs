@@ -19,6 +19,7 @@ use caps::CapSet;
 use headroom_agent::probe::{
     AttachPolicy, ProbeError, ProbeOptions, Probes, Reading, Slot, ThreadState,
 };
+use headroom_tests::require::lacks;
 use load::{Process, wait_for};
 use rustix::process::Signal;
 
@@ -32,12 +33,6 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Says why a test does not run. Not println!: the test runner would keep it
-/// to itself.
-fn skipped(reason: impl std::fmt::Display) {
-    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skip: {reason}\n"));
-}
-
 /// Attached probes; `None` after a printed reason where the host can't.
 fn probes(slots: u16, attach: AttachPolicy) -> Option<Probes> {
     match Probes::attach(&ProbeOptions {
@@ -47,13 +42,7 @@ fn probes(slots: u16, attach: AttachPolicy) -> Option<Probes> {
     }) {
         Ok(probes) => Some(probes),
         Err(error) => {
-            let reason = chain(&error);
-            let required = std::env::var("HEADROOM_REQUIRE").unwrap_or_default();
-            assert!(
-                !required.split(',').any(|r| r == "bpf"),
-                "bpf is required: {reason}"
-            );
-            skipped(reason);
+            lacks("bpf", chain(&error));
             None
         }
     }
@@ -152,7 +141,7 @@ fn an_exit_is_seen_and_the_pid_counts_no_more() {
 fn moves_between_cpus_are_counted_exactly() {
     let _alone = alone();
     if std::thread::available_parallelism().unwrap().get() < 2 {
-        skipped("one CPU only");
+        lacks("cpus", "one CPU only");
         return;
     }
     for policy in [AttachPolicy::TpBtf, AttachPolicy::RawTp] {

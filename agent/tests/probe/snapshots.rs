@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use headroom_abi::{snapshot, tag};
 use headroom_agent::probe::{Activity, AttachPolicy, CostMeter, Probes, Slot, Snapshot};
+use headroom_tests::require::lacks;
 use rustix::process::Signal;
 
 use crate::load::{Process, wait_for};
-use crate::{VCPU, alone, probes, skipped};
+use crate::{VCPU, alone, probes};
 
 /// Probes with the family attached.
 fn sampling(slots: u16) -> Option<Probes> {
@@ -19,7 +20,7 @@ fn sampling(slots: u16) -> Option<Probes> {
         return Some(probes);
     }
     assert_eq!(family.source, Some("agent"));
-    skipped(family.reason.unwrap());
+    lacks("perf_event", family.reason.unwrap());
     None
 }
 
@@ -108,7 +109,7 @@ fn a_snapshot_holds_every_slot() {
     };
     let meter = CostMeter::start();
     if let Err(error) = &meter {
-        skipped(format!("costs: {error}"));
+        lacks("bpf_stats", format_args!("costs: {error}"));
     }
     let spinner = Process::busy();
     let mut slots = Vec::new();

@@ -18,7 +18,8 @@ use headroom_core::units::parse_duration;
 use crate::bare::Plan;
 use crate::herd::{Bare, Herd, index, uuid};
 use crate::weight::Weight;
-use crate::{alone, guests_possible, lacks, proc, wait};
+use crate::{alone, guests_possible, proc, wait};
+use headroom_tests::require::lacks;
 
 /// 1000 a minute.
 const PERIOD: Duration = Duration::from_millis(60);

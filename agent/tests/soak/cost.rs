@@ -15,7 +15,8 @@ use crate::herd::Herd;
 use crate::proc::{self, Status};
 use crate::server::{Server, Shared};
 use crate::weight::Weight;
-use crate::{alone, guests_possible, lacks};
+use crate::{alone, guests_possible};
+use headroom_tests::require::lacks;
 
 const MEASURED: Duration = Duration::from_secs(10);
 const JUDGED: Duration = Duration::from_secs(30);

@@ -20,27 +20,13 @@ mod weight;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use headroom_tests::require::lacks;
+
 /// One test at a time: they compete for the same CPUs.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Says why a test does not run. Not println!: the test runner would keep it
-/// to itself.
-fn skipped(reason: impl std::fmt::Display) {
-    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skip: {reason}\n"));
-}
-
-/// Skips for lack of a capability, unless that is required.
-fn lacks(capability: &str, reason: impl std::fmt::Display) {
-    let required = std::env::var("HEADROOM_REQUIRE").unwrap_or_default();
-    assert!(
-        !required.split(',').any(|r| r.trim() == capability),
-        "{capability} is required: {reason}"
-    );
-    skipped(reason);
 }
 
 /// Whether guests can be made here; prints why not.

@@ -11,7 +11,8 @@ use headroom_abi::tag;
 use headroom_agent::probe::{AttachPolicy, ProbeOptions, Probes, Reading, Slot, ThreadState};
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 
-use crate::{alone, lacks, proc, wait};
+use crate::{alone, proc, wait};
+use headroom_tests::require::lacks;
 
 const VCPU: u32 = tag::of(1, tag::role::VCPU);
 const TIME: Duration = Duration::from_secs(3);

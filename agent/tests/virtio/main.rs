@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use headroom_agent::sampler::{Sampler, SamplerOptions};
 use headroom_lab::spec::{Aio, Backing, Cache, Disk, Spec};
 use headroom_lab::{Figures, Guest, Stage};
+use headroom_tests::require::lacks;
 use queue::Queue;
 use stall::Stall;
 
@@ -35,20 +36,10 @@ struct Measured {
     requests: i64,
 }
 
-fn skipped(capability: &str, reason: &str) {
-    let required = std::env::var("HEADROOM_REQUIRE").unwrap_or_default();
-    assert!(
-        !required.split(',').any(|r| r.trim() == capability),
-        "{capability} is required: {reason}"
-    );
-    // Not println!: the test runner would keep it to itself.
-    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skip: {reason}\n"));
-}
-
 impl Bench {
     fn start(name: &str, disk: Disk) -> Option<Self> {
         let stage = Stage::set(10_000)
-            .map_err(|e| skipped("kvm", &format!("{e:#}")))
+            .map_err(|e| lacks("kvm", format_args!("{e:#}")))
             .ok()?;
         let spec = Spec {
             disk: Some(disk),
@@ -56,11 +47,11 @@ impl Bench {
         };
         let guest = stage
             .guest(&spec)
-            .map_err(|e| skipped("kvm", &format!("{e:#}")))
+            .map_err(|e| lacks("kvm", format_args!("{e:#}")))
             .ok()?;
         let mut sampler = Sampler::new(SamplerOptions::new("here".into()));
         if let Some(reason) = sampler.degraded() {
-            skipped("bpf", reason);
+            lacks("bpf", reason);
             return None;
         }
         sampler.tick();

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use crate::skipped;
+use headroom_tests::require::lacks;
 
 /// The thread and a real-time spinner share a CPU that nothing else of the VM
 /// may use. SIGSTOP would stop the whole process, and a frozen thread is not
@@ -14,7 +14,7 @@ impl Stall {
     /// scheduling.
     pub fn begin(pid: u32, comm: &str) -> Option<Self> {
         if std::thread::available_parallelism().unwrap().get() < 2 {
-            skipped("cpus", "a stall of one thread needs two CPUs");
+            lacks("cpus", "a stall of one thread needs two CPUs");
             return None;
         }
         for entry in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
@@ -41,7 +41,7 @@ impl Stall {
             .unwrap();
         std::thread::sleep(std::time::Duration::from_millis(100));
         if child.try_wait().unwrap().is_some() {
-            skipped("realtime", "no real-time scheduling here");
+            lacks("realtime", "no real-time scheduling here");
             return None;
         }
         Some(Self(child))

@@ -129,10 +129,7 @@ fn cut_bytes_are_refused() {
 #[test]
 fn this_kernel_has_the_fields() {
     if !std::path::Path::new(PATH).exists() {
-        let _ = std::io::Write::write_fmt(
-            &mut std::io::stderr(),
-            format_args!("skip: {PATH} does not exist\n"),
-        );
+        headroom_tests::require::lacks("bpf", format_args!("{PATH} does not exist"));
         return;
     }
     let offsets = offsets().unwrap();
@@ -145,7 +142,7 @@ fn this_kernel_has_the_fields() {
 
 #[test]
 fn a_kernel_without_drop_reasons_is_named() {
-    let problem = find_net(&kernel(4)).unwrap_err();
+    let problem = find(&kernel(4)).unwrap().net.unwrap_err();
     assert!(problem.contains("kfree_skb"), "{problem}");
 }
 
@@ -154,11 +151,11 @@ fn net_offsets_of_this_kernel() {
     let bytes = match fs::read(PATH) {
         Ok(bytes) => bytes,
         Err(error) => {
-            println!("skip: {PATH}: {error}");
+            headroom_tests::require::lacks("bpf", format_args!("{PATH}: {error}"));
             return;
         }
     };
-    let offsets = find_net(&bytes).unwrap();
+    let offsets = find(&bytes).unwrap().net.unwrap();
     // `dev` stands behind two list pointers in every kernel since 4.2.
     assert_eq!(offsets.skb_dev, 16);
     assert!(offsets.full_ring > 2 && offsets.dev_ifindex > 0 && offsets.net_inum > 0);

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use headroom_abi::block::op;
 
+use crate::files;
+
 /// Names by number, each asked once.
 pub struct Names<'a> {
     sys: &'a Path,
@@ -27,7 +29,7 @@ impl<'a> Names<'a> {
             .or_insert_with(|| {
                 let numbers = major_minor(device);
                 let file = sys.join("dev/block").join(&numbers).join("uevent");
-                let text = std::fs::read_to_string(file).unwrap_or_default();
+                let text = files::text(file).unwrap_or_default();
                 let name = text.lines().find_map(|l| l.strip_prefix("DEVNAME="));
                 name.map_or(numbers, str::to_owned)
             })

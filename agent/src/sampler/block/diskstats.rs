@@ -2,13 +2,13 @@
 //! and `/sys/block`.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use headroom_core::rows::HostDiskRow;
 
 use super::super::rows::{Frame, int};
 use crate::clock::monotonic_ns;
+use crate::files;
 
 /// Sectors of these files, whatever the disk's are.
 const SECTOR_BYTES: u64 = 512;
@@ -72,7 +72,7 @@ impl DiskStatsReader {
     }
 
     fn read(&self) -> (u64, Disks) {
-        let text = fs::read_to_string(self.proc.join("diskstats")).unwrap_or_default();
+        let text = files::text(self.proc.join("diskstats")).unwrap_or_default();
         let whole = |name: &str| self.sys.join("block").join(name).is_dir();
         let disks = text
             .lines()
@@ -130,7 +130,7 @@ fn row(then: &Counters, now: &Counters, window_ns: u64, dir: &Path) -> HostDiskR
 }
 
 fn setting(path: &Path) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
+    let text = files::text(path)?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 

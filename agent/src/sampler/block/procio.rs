@@ -14,11 +14,12 @@ use headroom_core::rows::VmIoRow;
 use super::super::observe::{FamilyStatus, Scene};
 use super::super::rows::{Frame, int};
 use crate::clock::monotonic_ns;
+use crate::counters::Counters;
 use crate::discover::VmKey;
 
 /// Cumulative figures of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counters {
+struct Reading {
     at_ns: u64,
     rchar: u64,
     wchar: u64,
@@ -30,7 +31,7 @@ struct Counters {
 /// The last readings of the processes that show theirs.
 pub struct ProcIo {
     proc: PathBuf,
-    base: BTreeMap<VmKey, Counters>,
+    base: BTreeMap<VmKey, Reading>,
     refused: Option<String>,
 }
 
@@ -84,7 +85,7 @@ impl ProcIo {
         rows
     }
 
-    fn read(&mut self, pid: u32) -> Option<Counters> {
+    fn read(&mut self, pid: u32) -> Option<Reading> {
         match std::fs::read_to_string(self.proc.join(format!("{pid}/io"))) {
             Ok(text) => {
                 self.refused = None;
@@ -104,8 +105,8 @@ impl ProcIo {
     }
 }
 
-fn row(then: &Counters, now: &Counters) -> VmIoRow {
-    let less = |f: fn(&Counters) -> u64| f(now).saturating_sub(f(then));
+fn row(then: &Reading, now: &Reading) -> VmIoRow {
+    let less = |f: fn(&Reading) -> u64| f(now).saturating_sub(f(then));
     let (asked, device) = (less(|c| c.rchar), less(|c| c.read_bytes));
     let written = less(|c| c.write_bytes).saturating_sub(less(|c| c.cancelled_write_bytes));
     VmIoRow {
@@ -119,18 +120,22 @@ fn row(then: &Counters, now: &Counters) -> VmIoRow {
     }
 }
 
-fn parse(text: &str, at_ns: u64) -> Option<Counters> {
-    let field = |name: &str| {
-        let line = text.lines().find_map(|l| l.strip_prefix(name))?;
-        line.trim().parse().ok()
-    };
-    Some(Counters {
+fn parse(text: &str, at_ns: u64) -> Option<Reading> {
+    const NAMES: &[&str] = &[
+        "rchar",
+        "wchar",
+        "read_bytes",
+        "write_bytes",
+        "cancelled_write_bytes",
+    ];
+    let io = Counters::parse(NAMES, text);
+    Some(Reading {
         at_ns,
-        rchar: field("rchar:")?,
-        wchar: field("wchar:")?,
-        read_bytes: field("read_bytes:")?,
-        write_bytes: field("write_bytes:")?,
-        cancelled_write_bytes: field("cancelled_write_bytes:")?,
+        rchar: io.get("rchar")?,
+        wchar: io.get("wchar")?,
+        read_bytes: io.get("read_bytes")?,
+        write_bytes: io.get("write_bytes")?,
+        cancelled_write_bytes: io.get("cancelled_write_bytes")?,
     })
 }
 
@@ -143,18 +148,18 @@ mod tests {
     #[test]
     fn the_rest_of_what_was_asked_came_from_the_page_cache() {
         let now = parse(TEXT, 7).unwrap();
-        let row = row(&Counters::default(), &now);
+        let row = row(&Reading::default(), &now);
         assert_eq!(row.cached_read_bytes, Some(9000 - 4096));
         assert_eq!(row.device_write_bytes, Some(4096));
     }
 
     #[test]
     fn more_read_than_asked_tells_nothing() {
-        let now = Counters {
+        let now = Reading {
             read_bytes: 4096,
-            ..Counters::default()
+            ..Reading::default()
         };
-        assert_eq!(row(&Counters::default(), &now).cached_read_bytes, None);
+        assert_eq!(row(&Reading::default(), &now).cached_read_bytes, None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::device::major_minor;
+use crate::files;
 use crate::probe::BlockReading;
 
 /// Younger requests come and go between the two counts.
@@ -52,7 +53,7 @@ pub fn in_flight(sys: &Path, device: u32) -> Option<u64> {
         .join("dev/block")
         .join(major_minor(device))
         .join("inflight");
-    let text = std::fs::read_to_string(file).ok()?;
+    let text = files::text(file)?;
     text.split_ascii_whitespace()
         .map(|n| n.parse::<u64>().ok())
         .sum()

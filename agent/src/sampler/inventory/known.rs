@@ -7,6 +7,7 @@ use headroom_core::rows::InventoryRow;
 
 use super::Places;
 use crate::discover::{self, Role, Vm, cmdline};
+use crate::files;
 use crate::inventory::cgroup::{self, Group};
 use crate::inventory::libvirt::{self, Domain};
 use crate::inventory::{Labels, Rules, of_command_line, status};
@@ -40,7 +41,7 @@ impl Known {
     pub fn refresh(&mut self, places: &Places, vm: &Vm) {
         let pid = vm.key.pid;
         let dir = places.proc.join(pid.to_string());
-        let read = |file: &str| std::fs::read_to_string(dir.join(file)).ok();
+        let read = |file: &str| files::text(dir.join(file));
         let arguments = match &self.arguments {
             Some(labels) => Some(labels.clone()),
             None => std::fs::read(dir.join("cmdline"))
@@ -136,9 +137,7 @@ impl Known {
         if self.domain_mark == Some(mark) || metadata.len() > MAX_XML_BYTES {
             return;
         }
-        let domain = std::fs::read_to_string(&path)
-            .ok()
-            .and_then(|xml| libvirt::parse(&xml));
+        let domain = files::text(&path).and_then(|xml| libvirt::parse(&xml));
         let Some(domain) = domain else {
             return;
         };

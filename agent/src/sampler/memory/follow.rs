@@ -1,17 +1,17 @@
 //! One VM from window to window.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use headroom_abi::memory::MemoryStats;
 use headroom_core::rows::VmMemoryRow;
 
 use super::PROC;
-use super::cgroup::{Mounts, Own};
+use super::cgroup::Own;
 use super::ladder::{Rung, Sign};
 use super::stalls::{Moment, StallProbe};
 use super::steps::{Step, Steps};
 use super::vm::{CgroupReading, Process, Signs};
+use crate::cgroup::Cgroups;
 use crate::clock::monotonic_ns;
 use crate::discover::Vm;
 use crate::sampler::observe::{ObserverEvent, SceneVm};
@@ -36,8 +36,8 @@ pub struct Followed {
 }
 
 impl Followed {
-    pub fn new(proc: &Path, mounts: &Mounts, probe: &StallProbe, seen: &SceneVm<'_>) -> Self {
-        let own = own(proc, mounts, seen.vm);
+    pub fn new(cgroups: &Cgroups, probe: &StallProbe, seen: &SceneVm<'_>) -> Self {
+        let own = Own::find(cgroups, seen.vm);
         Self {
             base_stalls: probe.stats(seen.index),
             base: CgroupReading::read(&own),
@@ -54,16 +54,16 @@ impl Followed {
 
     /// Looks again for its cgroup: each second while it starts, for a platform
     /// moves it then, later now and then, not all VMs in the same second.
-    pub fn refresh(&mut self, proc: &Path, mounts: &Mounts, vm: &Vm, tick: u32) {
+    pub fn refresh(&mut self, cgroups: &Cgroups, vm: &Vm, tick: u32) {
         self.ticks = self.ticks.saturating_add(1);
         let turn = (tick.wrapping_add(vm.key.pid)).is_multiple_of(LOOK_EVERY);
         if self.ticks > LOOK_EVERY && !turn {
             return;
         }
-        let own = own(proc, mounts, vm);
+        let own = Own::find(cgroups, vm);
         // A process that dies leaves its cgroup before it leaves /proc: what
         // the group counted last, such as its kill, is the VM's all the same.
-        if own != self.own && Process::read(proc, vm.key.pid).has_memory() {
+        if own != self.own && !cgroups.dying(vm) {
             // Another group counts from another start.
             let begun = self.base.at_ns;
             self.base = CgroupReading::read(&own);
@@ -164,11 +164,6 @@ impl Followed {
         self.base = now;
         Some(row)
     }
-}
-
-fn own(proc: &Path, mounts: &Mounts, vm: &Vm) -> Own {
-    let of_vm: HashSet<u32> = vm.threads.iter().map(|t| t.pid).collect();
-    mounts.own(proc, vm.key.pid, &of_vm)
 }
 
 /// The sum of those that there are; `None` without any.

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use headroom_core::rows::HostMemoryRow;
 
-use super::counters::{Counters, Pressure};
 use crate::clock::monotonic_ns;
+use crate::counters::{Counters, Pressure};
+use crate::files;
 use crate::sampler::rows::int;
 
 /// Names in `/proc/meminfo` (fs/proc/meminfo.c).
@@ -147,8 +148,8 @@ impl HostFiles {
 
     fn shared_and_compressed(&self, row: &mut HostMemoryRow) {
         let ksm = |file: &str| {
-            let pages = text(&self.sys.join("kernel/mm/ksm").join(file));
-            Some(int(pages.trim().parse::<u64>().ok()? * self.page_bytes))
+            let pages: u64 = files::number(self.sys.join("kernel/mm/ksm").join(file))?;
+            Some(int(pages * self.page_bytes))
         };
         row.ksm_shared_bytes = ksm("pages_shared");
         row.ksm_sharing_bytes = ksm("pages_sharing");
@@ -195,7 +196,7 @@ impl HostFiles {
 }
 
 fn amounts(meminfo: &Counters, row: &mut HostMemoryRow) {
-    let of = |name| meminfo.get(name)?.checked_mul(1024);
+    let of = |name| meminfo.bytes(name);
     let bytes = |name| of(name).map(int);
     let huge = |name| Some(int(meminfo.get(name)? * of("Hugepagesize")?));
     row.total_bytes = bytes("MemTotal");
@@ -254,7 +255,7 @@ fn pressures(base: &HostReading, end: &HostReading, row: &mut HostMemoryRow) {
 
 /// A file's text, empty where it cannot be read.
 fn text(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
+    files::text(path).unwrap_or_default()
 }
 
 #[cfg(test)]

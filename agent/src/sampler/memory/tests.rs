@@ -46,6 +46,7 @@ impl Lab {
             },
         };
         lab.proc.write("cg/vms/web/memory.current", "1\n");
+        lab.proc.write("cg/vms/web/memory.stat", "");
         lab.proc.write("cg/vms/web/cgroup.procs", "100\n");
         lab.group(0, 0);
         lab.status(1000, 0);

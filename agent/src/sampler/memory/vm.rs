@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use headroom_core::rows::VmMemoryRow;
 
-use super::cgroup::{Own, Version};
-use super::counters::{Counters, Pressure};
+use super::cgroup::Own;
+use crate::cgroup::Version;
 use crate::clock::monotonic_ns;
+use crate::counters::{Counters, Pressure};
+use crate::files;
 use crate::sampler::rows::int;
 
 /// Names in `/proc/P/status` (fs/proc/task_mmu.c); all in KiB.
@@ -62,27 +64,18 @@ impl Process {
         Self(Counters::parse(STATUS, &status))
     }
 
-    /// Whether it has an address space: not a kernel thread, not dying.
-    pub fn has_memory(&self) -> bool {
-        self.bytes("VmRSS").is_some()
-    }
-
     /// Memory in swap, bytes.
     pub fn swapped(&self) -> Option<u64> {
-        self.bytes("VmSwap")
+        self.0.bytes("VmSwap")
     }
 
     pub fn fill(&self, row: &mut VmMemoryRow) {
-        let bytes = |name| self.bytes(name).map(int);
+        let bytes = |name| self.0.bytes(name).map(int);
         row.resident_bytes = bytes("VmRSS");
         row.resident_anon_bytes = bytes("RssAnon");
         row.resident_shmem_bytes = bytes("RssShmem");
         row.hugetlb_bytes = bytes("HugetlbPages");
         row.swapped_bytes = bytes("VmSwap");
-    }
-
-    fn bytes(&self, name: &str) -> Option<u64> {
-        self.0.get(name)?.checked_mul(1024)
     }
 }
 
@@ -114,7 +107,7 @@ impl Signs {
                 }
             }
             Version::V1 => Self {
-                limit_hits: number(&file("memory.failcnt")),
+                limit_hits: files::number(dir.join("memory.failcnt")),
                 high_hits: None,
                 oom_kills: Counters::parse(EVENTS, &file("memory.oom_control")).get("oom_kill"),
             },
@@ -185,8 +178,8 @@ impl CgroupReading {
         row.cgroup_version = Some(2);
         row.limit_bytes = smallest(dir, "memory.max").map(int);
         row.high_bytes = smallest(dir, "memory.high").map(int);
-        row.used_bytes = number(&text(&dir.join("memory.current"))).map(int);
-        row.swap_bytes = number(&text(&dir.join("memory.swap.current"))).map(int);
+        row.used_bytes = files::number(dir.join("memory.current")).map(int);
+        row.swap_bytes = files::number(dir.join("memory.swap.current")).map(int);
         row.anon_bytes = now("anon");
         row.file_bytes = now("file");
         row.shmem_bytes = now("shmem");
@@ -213,7 +206,7 @@ impl CgroupReading {
             .get("hierarchical_memory_limit")
             .filter(|limit| *limit < NO_LIMIT)
             .map(int);
-        row.used_bytes = number(&text(&dir.join("memory.usage_in_bytes"))).map(int);
+        row.used_bytes = files::number(dir.join("memory.usage_in_bytes")).map(int);
         row.swap_bytes = now("total_swap");
         row.anon_bytes = now("total_rss");
         row.file_bytes = now("total_cache");
@@ -230,18 +223,14 @@ fn smallest(dir: &Path, file: &str) -> Option<u64> {
     let limits = dir.ancestors().map(|dir| dir.join(file));
     // "max" is no number.
     limits
-        .map_while(|file: PathBuf| std::fs::read_to_string(file).ok())
-        .filter_map(|text| number(&text))
+        .map_while(|file: PathBuf| files::text(file))
+        .filter_map(|text| text.trim().parse().ok())
         .min()
-}
-
-fn number(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
 }
 
 /// A file's text, empty where it cannot be read.
 fn text(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
+    files::text(path).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::nics;
+use crate::files;
 
 /// Which side of a link the device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,10 +104,7 @@ impl Devices {
     pub fn find<'a>(&mut self, names: impl Iterator<Item = &'a String>) -> HashMap<String, Device> {
         let before = std::mem::take(&mut self.known);
         for name in names {
-            let Some(ifindex) = read(&self.root.join(name).join("ifindex")) else {
-                continue;
-            };
-            let Ok(ifindex) = ifindex.parse() else {
+            let Some(ifindex) = files::number(self.root.join(name).join("ifindex")) else {
                 continue;
             };
             let known = before.get(name).filter(|(index, _)| *index == ifindex);
@@ -158,18 +156,13 @@ impl Devices {
 /// `IFF_TAP`, not `IFF_TUN`, of include/uapi/linux/if_tun.h.
 fn is_tap(dir: &Path) -> bool {
     const IFF_TAP: u32 = 2;
-    let flags = read(&dir.join("tun_flags"));
+    let flags = files::line(dir.join("tun_flags"));
     let flags = flags.and_then(|t| u32::from_str_radix(t.trim_start_matches("0x"), 16).ok());
     flags.is_some_and(|flags| flags & IFF_TAP != 0)
 }
 
 fn mac(dir: &Path) -> Option<[u8; 6]> {
-    nics::mac(&read(&dir.join("address"))?)
-}
-
-fn read(path: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(path).ok()?;
-    Some(text.trim_end().to_owned())
+    nics::mac(&files::line(dir.join("address"))?)
 }
 
 #[cfg(test)]

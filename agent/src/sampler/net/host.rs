@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use headroom_core::rows::HostNetRow;
 
 use crate::clock::monotonic_ns;
+use crate::files;
 use crate::sampler::rows::{Frame, int};
 
 /// Reads `net/snmp` and `stat` once a window.
@@ -69,7 +70,7 @@ fn row(base: &Reading, now: &Reading) -> HostNetRow {
 }
 
 fn read(proc: &Path) -> Reading {
-    let text = |path: &str| std::fs::read_to_string(proc.join(path)).unwrap_or_default();
+    let text = |path: &str| files::text(proc.join(path)).unwrap_or_default();
     let (snmp, stat) = (text("net/snmp"), text("stat"));
     Reading {
         at_ns: monotonic_ns(),

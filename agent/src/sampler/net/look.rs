@@ -8,6 +8,7 @@ use super::devices::{self, Counters, Device, Devices, Kind};
 use super::owners::{self, Claim};
 use super::qdisc::{self, Passed, Qdiscs};
 use crate::clock::monotonic_ns;
+use crate::files;
 use crate::probe::NetDrops;
 
 /// Reads devices and their figures.
@@ -114,7 +115,7 @@ impl Looker {
 
     fn counters(&self, task: &str) -> HashMap<String, Counters> {
         let path = self.proc.join(task).join("net/dev");
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let text = files::text(path).unwrap_or_default();
         devices::counters(&text)
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::devices::{Device, Kind};
 use super::nics::{self, Nics};
 use crate::discover::cmdline;
+use crate::files;
 
 /// How a device was matched, for rows.
 pub const NAME: &str = "name";
@@ -43,7 +44,7 @@ impl Claim {
 fn open_taps(fdinfo: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(fdinfo).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
-        .filter_map(|entry| iff(&std::fs::read_to_string(entry.path()).ok()?))
+        .filter_map(|entry| iff(&files::text(entry.path())?))
         .collect();
     names.sort_unstable();
     names.dedup();

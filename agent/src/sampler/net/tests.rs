@@ -10,6 +10,7 @@ use super::qdisc::Passed;
 use super::*;
 use crate::discover::cmdline::{self, Vmm};
 use crate::discover::{Vm, VmKey};
+use crate::probe::{AttachPolicy, ProbeOptions, Probes};
 use tap::Tap;
 
 const FRAME: Frame<'static> = Frame { ts: 1, host: "h" };
@@ -140,19 +141,30 @@ fn drops_of_a_flooded_queue_and_of_no_other() {
 }
 
 fn a_flooded_queue(attach: AttachPolicy) {
-    let required = std::env::var("HEADROOM_REQUIRE").unwrap_or_default();
-    let skip = |reason: String| {
-        assert!(!required.split(',').any(|r| r == "bpf"), "{reason}");
-        println!("skip: {reason}");
-    };
+    let skip = |reason: String| headroom_tests::require::lacks("bpf", reason);
     let mut tap = match Tap::new(4) {
         Ok(tap) => tap,
         Err(reason) => return skip(reason),
     };
-    let mut net = Net::new("/proc".into(), attach);
-    if let Err(reason) = net.looker.drops_status() {
-        return skip(reason);
-    }
+    let options = ProbeOptions {
+        slots: 1,
+        vms: 1,
+        attach,
+    };
+    // They live as long as the test: the program is attached with them.
+    let mut probes = match Probes::attach(&options) {
+        Ok(probes) => probes,
+        Err(error) => return skip(crate::sampler::chain(&error)),
+    };
+    let drops = match probes.take_net() {
+        Ok(drops) => drops,
+        Err(reason) => return skip(reason),
+    };
+    assert_eq!(
+        probes.take_net().err().as_deref(),
+        Some("handed out before")
+    );
+    let mut net = Net::new("/proc".into(), Ok(drops));
     // This process has the tap open: that is how it is matched.
     let vm = vm(std::process::id());
     let scene = Scene {

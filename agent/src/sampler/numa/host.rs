@@ -1,12 +1,14 @@
 //! Nodes as a whole, and automatic balancing between them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use headroom_core::batch::Chunk;
 use headroom_core::rows::{HostNumaRow, NodeRow};
 
 use super::topology::Topology;
 use crate::clock::monotonic_ns;
+use crate::counters::Counters;
+use crate::files;
 use crate::sampler::rows::{Frame, count, int};
 
 /// Cumulative figures of the nodes and the host.
@@ -14,12 +16,30 @@ pub struct HostNuma {
     base: Reading,
 }
 
-type Figures = HashMap<String, u64>;
+/// Names in `numastat` of a node (drivers/base/node.c).
+const NUMASTAT: &[&str] = &[
+    "numa_hit",
+    "numa_miss",
+    "numa_foreign",
+    "interleave_hit",
+    "local_node",
+    "other_node",
+];
+
+/// Names in `/proc/vmstat` (mm/vmstat.c).
+const VMSTAT: &[&str] = &[
+    "numa_hint_faults",
+    "numa_hint_faults_local",
+    "numa_pages_migrated",
+    "numa_pte_updates",
+    "pgmigrate_success",
+    "pgmigrate_fail",
+];
 
 struct Reading {
     at_ns: u64,
-    nodes: BTreeMap<u32, Figures>,
-    vmstat: Figures,
+    nodes: BTreeMap<u32, Counters>,
+    vmstat: Counters,
 }
 
 impl HostNuma {
@@ -36,7 +56,7 @@ impl HostNuma {
         let base = std::mem::replace(&mut self.base, now);
         let now = &self.base;
         let window_ns = int(now.at_ns.saturating_sub(base.at_ns));
-        let node = |(node, figures): (&u32, &Figures)| NodeRow {
+        let node = |(node, figures): (&u32, &Counters)| NodeRow {
             window_ns,
             ..node_row(frame, topology, *node, (base.nodes.get(node), figures))
         };
@@ -52,46 +72,33 @@ impl HostNuma {
 fn read(topology: &Topology) -> Reading {
     let of_node = |node: &u32| {
         let text = topology.file(*node, "numastat").unwrap_or_default();
-        (*node, figures(&text))
+        (*node, Counters::parse(NUMASTAT, &text))
     };
-    let vmstat = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let vmstat = files::text("/proc/vmstat").unwrap_or_default();
     Reading {
         at_ns: monotonic_ns(),
         nodes: topology.nodes.keys().map(of_node).collect(),
-        vmstat: figures(&vmstat),
+        vmstat: Counters::parse(VMSTAT, &vmstat),
     }
-}
-
-/// Lines `name value`.
-fn figures(text: &str) -> Figures {
-    let line = |line: &str| {
-        let (name, value) = line.split_once(' ')?;
-        Some((name.to_owned(), value.trim().parse().ok()?))
-    };
-    text.lines().filter_map(line).collect()
-}
-
-fn grown(base: Option<&Figures>, now: &Figures, name: &str) -> Option<i64> {
-    let (now, then) = (now.get(name)?, base?.get(name)?);
-    Some(int(now.saturating_sub(*then)))
 }
 
 fn node_row(
     frame: &Frame<'_>,
     topology: &Topology,
     node: u32,
-    (base, now): (Option<&Figures>, &Figures),
+    (base, now): (Option<&Counters>, &Counters),
 ) -> NodeRow {
     let base = base.filter(|_| topology.nodes.len() > 1);
-    let by = |name| grown(base, now, name);
+    let by = |name| now.grown(base?, name).map(int);
     let meminfo = topology.file(node, "meminfo").unwrap_or_default();
+    let meminfo = Counters::parse(&["MemTotal", "MemFree"], &meminfo);
     NodeRow {
         ts: frame.ts,
         host: frame.host.to_owned(),
         node: i64::from(node),
         cpus: topology.nodes.get(&node).map(|cpus| count(cpus.len())),
-        memory_bytes: mem(&meminfo, "MemTotal:"),
-        memory_free_bytes: mem(&meminfo, "MemFree:"),
+        memory_bytes: meminfo.bytes("MemTotal").map(int),
+        memory_free_bytes: meminfo.bytes("MemFree").map(int),
         numa_hit: by("numa_hit"),
         numa_miss: by("numa_miss"),
         numa_foreign: by("numa_foreign"),
@@ -102,16 +109,14 @@ fn node_row(
     }
 }
 
-/// `Node 0 MemTotal:       24683880 kB`
-fn mem(meminfo: &str, name: &str) -> Option<i64> {
-    let line = meminfo.lines().find(|l| l.contains(name))?;
-    let kib = line.split_ascii_whitespace().nth(3)?;
-    kib.parse::<i64>().ok()?.checked_mul(1024)
-}
-
-fn host_row(frame: &Frame<'_>, topology: &Topology, figures: (&Figures, &Figures)) -> HostNumaRow {
+fn host_row(
+    frame: &Frame<'_>,
+    topology: &Topology,
+    figures: (&Counters, &Counters),
+) -> HostNumaRow {
     let several = topology.nodes.len() > 1;
-    let by = |name| grown(Some(figures.0).filter(|_| several), figures.1, name);
+    let (base, now) = figures;
+    let by = |name| now.grown(base, name).filter(|_| several).map(int);
     let (faults, local) = (by("numa_hint_faults"), by("numa_hint_faults_local"));
     let share = |(all, local): (i64, i64)| (all > 0).then(|| 1.0 - local as f64 / all as f64);
     let reason = match (several, faults) {
@@ -119,7 +124,7 @@ fn host_row(frame: &Frame<'_>, topology: &Topology, figures: (&Figures, &Figures
         (_, None) => Some("the kernel has no NUMA balancing (CONFIG_NUMA_BALANCING)"),
         _ => None,
     };
-    let mode = std::fs::read_to_string("/proc/sys/kernel/numa_balancing").ok();
+    let mode = files::text("/proc/sys/kernel/numa_balancing");
     HostNumaRow {
         ts: frame.ts,
         host: frame.host.to_owned(),

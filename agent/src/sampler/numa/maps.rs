@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn of_this_process() {
         let Ok(text) = std::fs::read_to_string("/proc/self/numa_maps") else {
-            println!("skip: this kernel has no numa_maps");
+            headroom_tests::require::lacks("numa_maps", "this kernel has none");
             return;
         };
         let sum: u64 = parse(&text).unwrap().values().sum();

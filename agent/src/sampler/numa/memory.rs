@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::cgroup::{CgroupMemory, Mounts};
+use super::cgroup::{self, CgroupMemory};
 use super::{NodeBytes, maps};
+use crate::cgroup::Cgroups;
 use crate::clock::monotonic_ns;
+use crate::counters::Counters;
 use crate::discover::Vm;
+use crate::files;
 
 /// Least time between two walks of a VM's page tables.
 const WALK_EVERY_NS: u64 = 60_000_000_000;
@@ -34,7 +37,7 @@ pub struct Memory {
 /// Reads the memory of VMs.
 pub struct MemoryReader {
     proc: PathBuf,
-    mounts: Mounts,
+    cgroups: Cgroups,
     only_node: Option<u32>,
     told: Option<(&'static str, u64)>,
     failed: Option<String>,
@@ -51,10 +54,9 @@ struct Resident {
 impl MemoryReader {
     /// For that `/proc`; `only_node` on a host with one.
     pub fn new(proc: PathBuf, only_node: Option<u32>) -> Self {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         Self {
+            cgroups: Cgroups::new(proc.clone()),
             proc,
-            mounts: Mounts::parse(&mounts),
             only_node,
             told: None,
             failed: None,
@@ -76,7 +78,8 @@ impl MemoryReader {
     pub fn read(&mut self, vm: &Vm, before: Option<Memory>) -> Memory {
         let began = monotonic_ns();
         let pid = vm.key.pid;
-        let resident = self.file(pid, "status").map(|text| resident(&text));
+        let status = files::text(self.proc.join(format!("{pid}/status")));
+        let resident = status.map(|text| resident(&text));
         let Some(resident) = resident else {
             return self.failed(began, "the VM's process is gone".to_owned());
         };
@@ -84,8 +87,7 @@ impl MemoryReader {
             let bytes = resident.anon + resident.shmem + resident.huge;
             return self.told(began, NODE, [(node, bytes)].into());
         }
-        let cgroup = self.file(pid, "cgroup").unwrap_or_default();
-        let own = self.mounts.read(&self.proc, pid, &cgroup);
+        let own = cgroup::read(&self.cgroups, vm);
         match own.and_then(|own| covering(own, resident)) {
             Some(bytes) => self.told(began, CGROUP, bytes),
             None => self.walk(vm, before, began),
@@ -134,10 +136,6 @@ impl MemoryReader {
             reason: Some(reason),
         }
     }
-
-    fn file(&self, pid: u32, name: &str) -> Option<String> {
-        std::fs::read_to_string(self.proc.join(format!("{pid}/{name}"))).ok()
-    }
 }
 
 /// The cgroup's figures if they cover what the process has: memory that it
@@ -159,15 +157,12 @@ fn covering(own: CgroupMemory, resident: Resident) -> Option<NodeBytes> {
 }
 
 fn resident(status: &str) -> Resident {
-    let bytes = |name: &str| {
-        let line = status.lines().find_map(|l| l.strip_prefix(name));
-        let kib = line.and_then(|l| l.split_ascii_whitespace().next()?.parse::<u64>().ok());
-        kib.unwrap_or(0).saturating_mul(1024)
-    };
+    let status = Counters::parse(&["RssAnon", "RssShmem", "HugetlbPages"], status);
+    let bytes = |name| status.bytes(name).unwrap_or(0);
     Resident {
-        anon: bytes("RssAnon:"),
-        shmem: bytes("RssShmem:"),
-        huge: bytes("HugetlbPages:"),
+        anon: bytes("RssAnon"),
+        shmem: bytes("RssShmem"),
+        huge: bytes("HugetlbPages"),
     }
 }
 

@@ -1,7 +1,10 @@
 //! Nodes of the host and their CPUs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::files;
+use crate::topology::list;
 
 /// The nodes of `/sys/devices/system/node`.
 pub struct Topology {
@@ -15,11 +18,10 @@ impl Topology {
     /// Reads the nodes; a kernel without NUMA has none and counts as one
     /// node, 0.
     pub fn of(root: PathBuf) -> Self {
-        let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
-        let online = list(&read(&root.join("online")));
+        let online = list::read(root.join("online")).unwrap_or_default();
         let cpus = |node: u32| {
             let path = root.join(format!("node{node}/cpulist"));
-            (node, list(&read(&path)))
+            (node, list::read(path).unwrap_or_default())
         };
         let mut nodes: BTreeMap<u32, Vec<u32>> = online.into_iter().map(cpus).collect();
         if nodes.is_empty() {
@@ -42,17 +44,8 @@ impl Topology {
 
     /// A file of a node.
     pub fn file(&self, node: u32, name: &str) -> Option<String> {
-        std::fs::read_to_string(self.root.join(format!("node{node}/{name}"))).ok()
+        files::text(self.root.join(format!("node{node}/{name}")))
     }
-}
-
-/// Numbers of a list such as `0-3,8`.
-fn list(text: &str) -> Vec<u32> {
-    let part = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.trim().parse::<u32>().ok()?..=last.trim().parse().ok()?)
-    };
-    text.split(',').filter_map(part).flatten().collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What this host runs on: bare metal or another hypervisor.
 
+use crate::files;
+
 /// A hypervisor below this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hypervisor {
@@ -23,7 +25,7 @@ pub enum StealClock {
 /// The hypervisor, by the CPU's own word; where that is not to be had, by the
 /// kernel's. `None` on bare metal.
 pub fn detect() -> Option<Hypervisor> {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let read = |path: &str| files::text(path).unwrap_or_default();
     let flagged = has_flag(&read("/proc/cpuinfo"));
     if let Some((mark, features)) = cpuid().filter(|_| flagged) {
         return Some(of_cpuid(&mark, features));

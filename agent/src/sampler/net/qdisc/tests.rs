@@ -72,7 +72,7 @@ fn this_kernel_answers() {
     match read() {
         // A sandbox may have no netlink.
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            println!("skip: rtnetlink: {error}");
+            headroom_tests::require::lacks("rtnetlink", error);
         }
         answer => {
             answer.unwrap();

@@ -1,11 +1,9 @@
-use super::*;
+use std::sync::Arc;
 
-const HYBRID: &str = "24 1 0:20 / /proc rw,nosuid shared:5 - proc proc rw
-30 25 0:26 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
-31 25 0:27 / /sys/fs/cgroup/hugetlb rw - cgroup cgroup rw,hugetlb
-32 25 0:28 / /sys/fs/cgroup/unified rw,relatime shared:11 - cgroup2 cgroup2 rw,nsdelegate
-33 25 0:28 /other /mnt/part rw - cgroup2 cgroup2 rw
-";
+use super::*;
+use crate::discover::VmKey;
+use crate::discover::cmdline::{self, Vmm};
+use crate::discover::fake::FakeProc;
 
 // Linux 6.1, two nodes.
 const V2: &str = "anon N0=1073741824 N1=2147483648
@@ -26,20 +24,37 @@ hierarchical_anon=270 N0=90 N1=180
 hierarchical_unevictable=5 N0=1 N1=4
 ";
 
-fn write(root: &Path, path: &str, text: &str) {
-    let path = root.join(path);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, text).unwrap();
+fn vm(pid: u32) -> Vm {
+    Vm {
+        key: VmKey {
+            boot: "b".into(),
+            pid,
+            start_ticks: 1,
+            uuid: None,
+        },
+        info: Arc::new(cmdline::parse(Vmm::Qemu, &[], pid)),
+        id: "a".to_owned(),
+        threads: Vec::new(),
+    }
 }
 
-#[test]
-fn mounts() {
-    let mounts = Mounts::parse(HYBRID);
-    let path = |name: &str| Some(PathBuf::from("/sys/fs/cgroup").join(name));
-    assert_eq!(mounts.memory, path("memory"));
-    assert_eq!(mounts.hugetlb, path("hugetlb"));
-    assert_eq!(mounts.unified, path("unified"));
-    assert_eq!(Mounts::parse(""), Mounts::default());
+/// A VM in process 70, with hierarchies of these kinds below `cg`.
+fn host(cgroup: &str, kinds: &[(&str, &str)]) -> FakeProc {
+    let proc = FakeProc::new();
+    let point = proc.path().join("cg");
+    let mounts = kinds.iter().map(|(kind, name)| {
+        format!(
+            "41 31 0:38 / {}/{name} rw - {kind} {kind} rw,{name}\n",
+            point.display()
+        )
+    });
+    proc.write("self/mountinfo", &mounts.collect::<String>());
+    proc.write("70/cgroup", cgroup);
+    proc
+}
+
+fn told(proc: &FakeProc) -> Option<CgroupMemory> {
+    read(&Cgroups::new(proc.path().into()), &vm(70))
 }
 
 #[test]
@@ -53,87 +68,40 @@ fn both_versions_give_bytes_of_guest_memory() {
 
 #[test]
 fn the_domain_above_a_threaded_cgroup() {
-    let dir = tempfile::tempdir().unwrap();
-    let (proc, root) = (dir.path().join("proc"), dir.path().join("cgroup"));
-    let scope = "machine.slice/machine-qemu.scope/libvirt";
-    write(&root, &format!("{scope}/memory.numa_stat"), V2);
+    let scope = "machine.slice/machine-qemu.scope";
+    let cgroup = format!("1:name=systemd:/x\n0::/{scope}/libvirt/emulator\n");
+    let proc = host(&cgroup, &[("cgroup2", "all")]);
+    let write = |path: &str, text: &str| proc.write(&format!("cg/all/{scope}/{path}"), text);
+    write("memory.numa_stat", V2);
+    write("cgroup.procs", "");
     write(
-        &root,
-        &format!("{scope}/hugetlb.2MB.numa_stat"),
+        "hugetlb.2MB.numa_stat",
         "total=6291456 N0=2097152 N1=4194304\n",
     );
-    write(
-        &root,
-        &format!("{scope}/hugetlb.1GB.numa_stat"),
-        "total=0 N0=0 N1=0\n",
-    );
-    write(&root, &format!("{scope}/cgroup.procs"), "70\n71\n72\n");
-    write(&root, &format!("{scope}/emulator/cgroup.threads"), "70\n");
-    write(&root, "machine.slice/memory.numa_stat", V2);
-    write(&root, "machine.slice/cgroup.procs", "");
-    write(&proc, "71/comm", "swtpm\n");
-    write(&proc, "72/comm", "vhost-70\n");
-    let mounts = Mounts {
-        unified: Some(root.clone()),
-        ..Mounts::default()
-    };
-    let line = format!("1:name=systemd:/x\n0::/{scope}/emulator\n");
-    let told = mounts.read(&proc, 70, &line).unwrap();
+    write("hugetlb.1GB.numa_stat", "total=0 N0=0 N1=0\n");
+    write("libvirt/cgroup.procs", "70\n");
+    write("libvirt/emulator/cgroup.threads", "70\n");
+    let told = told(&proc).unwrap();
     assert_eq!(told.memory[&0], (1 << 30) + 4096);
     assert_eq!(told.huge, Some([(0, 2 << 20), (1, 4 << 20)].into()));
-    // Another VM or a shell beside it: not its own.
-    for other in ["qemu-system-x86_64", "bash"] {
-        write(&proc, "71/comm", other);
-        assert_eq!(mounts.read(&proc, 70, &line), None, "{other}");
-    }
-    // The slice above holds it only together with others.
-    assert_eq!(mounts.read(&proc, 70, "0::/machine.slice/gone\n"), None);
-    assert_eq!(mounts.read(&proc, 70, "0::/\n"), None);
 }
 
 #[test]
 fn version_one_takes_its_own_paths() {
-    let dir = tempfile::tempdir().unwrap();
-    let (proc, root) = (dir.path().join("proc"), dir.path().join("memory"));
-    write(&root, "qemu/100/memory.numa_stat", V1);
-    write(&root, "qemu/100/cgroup.procs", "70\n");
-    let mounts = Mounts {
-        memory: Some(root),
-        ..Mounts::default()
-    };
-    let lines = "9:cpu,cpuacct:/other\n4:memory:/qemu/100\n0::/\n";
-    let told = mounts.read(&proc, 70, lines).unwrap();
-    assert_eq!((told.memory.len(), told.huge), (2, None));
-}
-
-/// The kernel's own file, in a cgroup made for the test where that is allowed.
-#[test]
-fn a_cgroup_of_this_kernel() {
-    let mounts = Mounts::parse(&std::fs::read_to_string("/proc/self/mountinfo").unwrap());
-    let (Some(root), name) = (
-        &mounts.memory,
-        format!("headroom-test-{}", std::process::id()),
-    ) else {
-        println!("skip: no cgroup v1 memory hierarchy");
-        return;
-    };
-    let dir = root.join(&name);
-    if std::fs::create_dir(&dir).is_err() {
-        println!("skip: no cgroup can be made here");
-        return;
-    }
-    // A process that waits for its input to end.
-    let mut child = std::process::Command::new("cat")
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let pid = child.id();
-    let moved = std::fs::write(dir.join("cgroup.procs"), pid.to_string());
-    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    let told = mounts.read(Path::new("/proc"), pid, &cgroup);
-    drop(child.stdin.take());
-    child.wait().unwrap();
-    std::fs::remove_dir(&dir).unwrap();
-    moved.unwrap();
-    assert!(told.is_some(), "{cgroup}");
+    let cgroup = "9:cpu,cpuacct:/other\n5:hugetlb:/huge/100\n4:memory:/qemu/100\n0::/\n";
+    let proc = host(cgroup, &[("cgroup", "memory"), ("cgroup", "hugetlb")]);
+    proc.write("cg/memory/qemu/100/memory.numa_stat", V1);
+    proc.write("cg/memory/qemu/100/cgroup.procs", "70\n");
+    let without = told(&proc).unwrap();
+    assert_eq!((without.memory.len(), without.huge), (2, None));
+    proc.write("cg/hugetlb/huge/100/cgroup.procs", "70\n");
+    proc.write(
+        "cg/hugetlb/huge/100/hugetlb.2MB.numa_stat",
+        "total=0 N0=0 N1=0\nhierarchical_total=2097152 N0=0 N1=2097152\n",
+    );
+    let huge = told(&proc).unwrap().huge;
+    assert_eq!(huge, Some([(0, 0), (1, 2 << 20)].into()));
+    // One that is not its own tells nothing.
+    proc.write("cg/hugetlb/huge/100/cgroup.procs", "70\n71\n");
+    assert_eq!(told(&proc).unwrap().huge, None);
 }

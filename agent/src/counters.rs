@@ -9,11 +9,14 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// The figures of these names. A `:` after a name and a unit after a value
-    /// (`MemFree: 8 kB`) are left out.
+    /// The figures of these names. A `:` after a name, a unit after a value
+    /// (`MemFree: 8 kB`) and the node before both (`Node 0 MemFree: 8 kB`) are
+    /// left out.
     pub fn parse(names: &'static [&'static str], text: &str) -> Self {
         let mut values = vec![None; names.len()];
         for line in text.lines() {
+            let of_node = line.strip_prefix("Node ").and_then(|l| l.split_once(' '));
+            let line = of_node.map_or(line, |(_, line)| line);
             let mut words = line.split_ascii_whitespace();
             let name = words.next().unwrap_or_default();
             let name = name.strip_suffix(':').unwrap_or(name);
@@ -28,6 +31,11 @@ impl Counters {
     pub fn get(&self, name: &str) -> Option<u64> {
         let at = self.names.iter().position(|n| *n == name)?;
         self.values.get(at).copied().flatten()
+    }
+
+    /// The figure of a name that is in KiB, bytes.
+    pub fn bytes(&self, name: &str) -> Option<u64> {
+        self.get(name)?.checked_mul(1024)
     }
 
     /// The sum of those of these names that there are; `None` without any.
@@ -101,6 +109,19 @@ mod tests {
             (later.grown(&c, "pswpout"), later.grown(&c, "MemFree")),
             (Some(3), None)
         );
+    }
+
+    #[test]
+    fn amounts_in_kib_of_the_host_and_of_a_node() {
+        for text in ["MemTotal:  16384 kB\n", "Node 1 MemTotal:  16384 kB\n"] {
+            let c = Counters::parse(&["MemTotal", "MemFree"], text);
+            assert_eq!(
+                (c.bytes("MemTotal"), c.bytes("MemFree")),
+                (Some(16 << 20), None)
+            );
+        }
+        let far = Counters::parse(&["MemTotal"], "MemTotal: 18446744073709551615 kB\n");
+        assert_eq!(far.bytes("MemTotal"), None);
     }
 
     #[test]
