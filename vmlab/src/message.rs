@@ -62,6 +62,8 @@ pub struct Series {
     /// µs since 1970 UTC; ns on a CPU; ns waiting for one. Both cumulative and
     /// without a period that is still open.
     pub samples: Vec<(i64, u64, u64)>,
+    /// µs since 1970 UTC; voluntary and other context switches together.
+    pub switches: Vec<(i64, u64)>,
 }
 
 impl Series {
@@ -83,6 +85,14 @@ impl Series {
         Some(self.samples[after].0 - before.0)
     }
 
+    /// Context switches between two times (µs since 1970 UTC), interpolated;
+    /// `None` outside the recording.
+    #[must_use]
+    pub fn switches_between(&self, from_us: i64, to_us: i64) -> Option<f64> {
+        let at = |us| interpolated(self.switches.iter().copied(), us);
+        Some(at(to_us)? - at(from_us)?)
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "ns of a minute")]
     fn at(&self, us: i64) -> Option<(f64, f64)> {
         let after = self.samples.iter().position(|(t, ..)| *t >= us)?;
@@ -100,6 +110,49 @@ impl Series {
         let later = self.samples[after..].iter().map(owed);
         Some(later.fold(known, |a, b| (a.0.max(b.0), a.1.max(b.1))))
     }
+}
+
+/// What the scheduler says of a CPU over time (`/proc/schedstat`).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CpuSeries {
+    /// Its number.
+    pub cpu: usize,
+    /// µs since 1970 UTC; ns in which tasks ran on it; ns in which tasks waited
+    /// for it, all together. Both cumulative and without what is still open.
+    pub samples: Vec<(i64, u64, u64)>,
+}
+
+impl CpuSeries {
+    /// Begin and end of the recording.
+    #[must_use]
+    pub fn span_us(&self) -> (i64, i64) {
+        let at = |sample: Option<&(i64, u64, u64)>| sample.map_or(0, |s| s.0);
+        (at(self.samples.first()), at(self.samples.last()))
+    }
+
+    /// Run and wait between two times (µs since 1970 UTC), ns, interpolated;
+    /// `None` outside the recording.
+    #[must_use]
+    pub fn between(&self, from_us: i64, to_us: i64) -> Option<(f64, f64)> {
+        let run = |us| interpolated(self.samples.iter().map(|s| (s.0, s.1)), us);
+        let wait = |us| interpolated(self.samples.iter().map(|s| (s.0, s.2)), us);
+        Some((run(to_us)? - run(from_us)?, wait(to_us)? - wait(from_us)?))
+    }
+}
+
+/// A value between its samples.
+#[expect(clippy::cast_precision_loss, reason = "ns of a minute")]
+fn interpolated(samples: impl Iterator<Item = (i64, u64)>, us: i64) -> Option<f64> {
+    let mut before = None;
+    for (at, value) in samples {
+        if at >= us {
+            let (t0, v0): (i64, u64) = before?;
+            let share = (us - t0) as f64 / (at - t0).max(1) as f64;
+            return Some(v0 as f64 + (value as f64 - v0 as f64) * share);
+        }
+        before = Some((at, value));
+    }
+    None
 }
 
 /// Truth of the NUMA scenarios.
@@ -217,6 +270,22 @@ mod tests {
             (series.gap_at(500), series.gap_at(2001)),
             (Some(1000), None)
         );
+    }
+
+    #[test]
+    fn counts_of_cpus_and_switches_are_interpolated() {
+        let cpu = CpuSeries {
+            cpu: 0,
+            samples: vec![(0, 0, 0), (1000, 600, 2000), (2000, 1600, 2000)],
+        };
+        assert_eq!(cpu.between(500, 1500), Some((800.0, 1000.0)));
+        assert_eq!((cpu.between(500, 2001), cpu.between(0, 1000)), (None, None));
+        assert_eq!(cpu.span_us(), (0, 2000));
+        let series = Series {
+            switches: vec![(0, 7), (1000, 17)],
+            ..Series::default()
+        };
+        assert_eq!(series.switches_between(200, 1000), Some(8.0));
     }
 
     #[test]

@@ -12,7 +12,8 @@ pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
     let agent = Agent::start("auto", &tids)?;
     let recorder = Recorder::start(vms.iter().map(|vm| (vm.name.clone(), vm.tid)));
     sleep(14);
-    let series = recorder.stop()?;
+    let record = recorder.stop()?;
     stop(agent, wire)?;
-    wire.truth("series", &series)
+    wire.truth("series", &record.threads)?;
+    wire.truth("cpus", &record.cpus)
 }
