@@ -11,8 +11,20 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::task::wait_for;
 
 const CONFIG: &str = "/tmp/agent.toml";
+const LABELS: &str = "/tmp/labels.toml";
 const ROWS: &str = "/tmp/agent.rows";
 const SAID: &str = "/tmp/agent.said";
+
+/// Who the VMs belong to.
+const OWNERS: &str = r#"
+[defaults]
+region = "north"
+[[vm]]
+glob = "vm1"
+tenant = "acme"
+project = "shop"
+vm_type = "small"
+"#;
 
 /// Loading takes 1 s under TCG.
 const ATTACH_LIMIT: Duration = Duration::from_secs(120);
@@ -30,8 +42,10 @@ impl Agent {
     /// Starts it with that `agent.attach` and waits until it is attached and
     /// has measured each of these vCPU threads for a window.
     pub fn start(attach: &str, tids: &[u32]) -> anyhow::Result<Self> {
-        let config = format!("[agent]\nattach = \"{attach}\"\nhost = \"vmlab\"\n");
+        let config =
+            format!("[agent]\nattach = \"{attach}\"\nhost = \"vmlab\"\nlabels = \"{LABELS}\"\n");
         fs::write(CONFIG, config).context("write the agent's configuration")?;
+        fs::write(LABELS, OWNERS).context("write the labels")?;
         let child = Command::new(AGENT)
             .args(["--print", "ndjson", "--interval", "1s", "--config", CONFIG])
             .stdin(Stdio::null())

@@ -14,10 +14,12 @@ use headroom_vmlab::Scenario;
 use headroom_vmlab::message::Message;
 
 use crate::agent::Agent;
+use crate::topology;
 use crate::wire::Wire;
 
 /// Carries out a scenario and tells its truths.
 pub fn run(scenario: Scenario, wire: &mut Wire) -> anyhow::Result<()> {
+    wire.truth("topology", &topology::read()?)?;
     match scenario {
         Scenario::Load => load::run(wire),
         Scenario::Nested => nested::run(wire),

@@ -155,6 +155,22 @@ fn interpolated(samples: impl Iterator<Item = (i64, u64)>, us: i64) -> Option<f6
     None
 }
 
+/// A CPU as the kernel shows it in `/sys` and `/proc/cpuinfo`; a truth of
+/// every scenario.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cpu {
+    /// Its number.
+    pub cpu: usize,
+    /// `physical_package_id`.
+    pub socket: usize,
+    /// NUMA node.
+    pub node: usize,
+    /// Threads of its core, as `thread_siblings_list` has them.
+    pub siblings: String,
+    /// `model name`.
+    pub model: String,
+}
+
 /// Truth of the NUMA scenarios.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Moves {

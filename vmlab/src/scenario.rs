@@ -14,7 +14,8 @@ pub enum Scenario {
     Numa,
     /// The same around four nodes.
     Numa4,
-    /// A VM's vCPU runs on the node that its memory is not on, then on the other.
+    /// A VM's vCPU runs on the node that its memory is not on, then on the other;
+    /// the machine's cores have two threads each.
     Remote,
     /// A spinning guest under a CPU quota of a half.
     Quota,
@@ -27,10 +28,13 @@ pub enum Scenario {
 /// How the machine is built.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
-    /// CPUs, evenly over the nodes.
+    /// CPU threads, evenly over the nodes.
     pub(crate) cpus: u32,
-    /// NUMA nodes.
+    /// NUMA nodes, a socket each.
     pub(crate) nodes: u32,
+    /// CPU threads of a core. More than one only without KVM: TCG's AMD, which
+    /// SVM needs, has none.
+    pub(crate) threads: u32,
     /// MiB.
     pub(crate) memory: u32,
     /// Kernel modules to load, with what they need.
@@ -92,6 +96,7 @@ impl Scenario {
         let host = Shape {
             cpus: 2,
             nodes: 1,
+            threads: 1,
             memory: 1024,
             modules: KVM,
             kvm: true,
@@ -101,7 +106,9 @@ impl Scenario {
             Self::Nested | Self::Quota => host,
             Self::Load | Self::Numa => Shape { nodes: 2, ..host },
             Self::Remote => Shape {
+                cpus: 4,
                 nodes: 2,
+                threads: 2,
                 kvm: false,
                 modules: &[],
                 ..host

@@ -16,6 +16,7 @@ use headroom_vmlab::{Lab, Report, Scenario, Series};
 mod vm {
     pub mod block;
     pub mod host;
+    pub mod inventory;
     pub mod load;
     pub mod memory;
     pub mod nested;
@@ -77,6 +78,16 @@ macro_rules! tests_on {
             #[test]
             fn moves_around_four_nodes_are_counted_exactly() {
                 vm::numa::check(KERNEL, Scenario::Numa4);
+            }
+
+            #[test]
+            fn the_machine_is_told_as_it_is_built() {
+                vm::inventory::topology(KERNEL);
+            }
+
+            #[test]
+            fn vms_are_told_with_whom_they_belong_to() {
+                vm::inventory::vms(KERNEL);
             }
 
             #[test]

@@ -8,6 +8,9 @@ use super::rows::{families, only, share, sum, tolerance, vcpu, within_sure};
 /// Four spinning vCPUs on two CPUs.
 const THEORY: f64 = 0.5;
 const TOLERANCE: f64 = 0.06;
+/// What the agent and the recorder take besides on a machine that got no CPU
+/// time at all from its host: seen, 0.10 more at a disturbance of 0.75.
+const SLOW: f64 = 0.2;
 /// Of schedstat's figure; 0.3 % is usual.
 const AGREEMENT: f64 = 0.01;
 
@@ -51,5 +54,7 @@ pub fn check(series: Series) {
         );
         mean += of_window / 4.0;
     }
-    assert!((mean - THEORY).abs() <= TOLERANCE, "mean ready {mean:.3}");
+    let most = THEORY + TOLERANCE + SLOW * report.disturbance;
+    println!("mean ready {mean:.3}");
+    assert!(mean >= THEORY - TOLERANCE && mean <= most, "{mean:.3}");
 }
