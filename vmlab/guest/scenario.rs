@@ -4,9 +4,11 @@ mod block;
 mod load;
 mod memory;
 mod nested;
+mod noisy;
 mod numa;
 mod quota;
 mod remote;
+mod scarce;
 
 use std::time::Duration;
 
@@ -28,6 +30,8 @@ pub fn run(scenario: Scenario, wire: &mut Wire) -> anyhow::Result<()> {
         Scenario::Quota => quota::run(wire),
         Scenario::Block => block::run(wire),
         Scenario::Memory => memory::run(wire),
+        Scenario::Noisy => noisy::run(wire),
+        Scenario::Scarce => scarce::run(wire),
     }
 }
 

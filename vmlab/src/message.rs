@@ -230,6 +230,55 @@ pub struct DiskReads {
     pub read_ms: u64,
 }
 
+/// Truth of the scenario of noisy neighbours.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Neighbours {
+    /// Each time that one was noisy.
+    pub rounds: Vec<Round>,
+    /// Begin and end of the time with one burst, µs since 1970 UTC.
+    pub tail_us: (i64, i64),
+    /// Begin and end of the burst.
+    pub burst_us: (i64, i64),
+}
+
+/// One neighbour was noisy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Round {
+    /// Name of its VM.
+    pub vm: String,
+    /// Begin and end of it, µs since 1970 UTC.
+    pub span_us: (i64, i64),
+}
+
+/// Truth of a flooded tap.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Flood {
+    /// The tap.
+    pub device: String,
+    /// Its queues.
+    pub queues: u32,
+    /// Packets for each of its queues by the tracepoint `net_dev_start_xmit`;
+    /// a queue without one has none.
+    pub sent: std::collections::BTreeMap<u64, u64>,
+    /// Packets that the tap dropped, all queues together (`tx_dropped`).
+    pub dropped: u64,
+}
+
+/// Truth of a VM that wanted huge pages of memory in pieces.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fragmented {
+    /// Thread of its vCPU.
+    pub tid: u32,
+    /// Begin and end of it, µs since 1970 UTC.
+    pub span_us: (i64, i64),
+    /// Differences of `/proc/vmstat`.
+    pub vmstat: Figures,
+    /// `some total` and `full total` of the VM's `memory.pressure`, µs.
+    pub pressure: Figures,
+    /// Compactions that the thread did itself, by `mm_compaction_begin`.
+    pub compactions: u64,
+}
+
 /// Truth of the memory scenario, in order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Squeeze {

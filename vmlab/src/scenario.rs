@@ -23,6 +23,11 @@ pub enum Scenario {
     Block,
     /// A VM's memory is squeezed: reclaim, then swap, then the OOM killer.
     Memory,
+    /// Four guests on one CPU: another one is noisy each time, then one of them
+    /// for one window in twenty.
+    Noisy,
+    /// A queue of a tap overflows, then memory is free in single pages only.
+    Scarce,
 }
 
 /// How the machine is built.
@@ -66,7 +71,7 @@ const KVM_AND_DISKS: &[&str] = &["kvm-amd", "virtio_pci", "virtio_blk"];
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Load,
         Self::Nested,
         Self::Numa,
@@ -75,6 +80,8 @@ impl Scenario {
         Self::Quota,
         Self::Block,
         Self::Memory,
+        Self::Noisy,
+        Self::Scarce,
     ];
 
     /// Its name on the command line.
@@ -89,6 +96,8 @@ impl Scenario {
             Self::Quota => "quota",
             Self::Block => "block",
             Self::Memory => "memory",
+            Self::Noisy => "noisy",
+            Self::Scarce => "scarce",
         }
     }
 
@@ -103,7 +112,7 @@ impl Scenario {
             disks: &[],
         };
         match self {
-            Self::Nested | Self::Quota => host,
+            Self::Nested | Self::Quota | Self::Noisy => host,
             Self::Load | Self::Numa => Shape { nodes: 2, ..host },
             Self::Remote => Shape {
                 cpus: 4,
@@ -117,6 +126,12 @@ impl Scenario {
                 nodes: 4,
                 cpus: 4,
                 memory: 1536,
+                ..host
+            },
+            // The less memory, the sooner it is in pieces.
+            Self::Scarce => Shape {
+                memory: 512,
+                modules: &["kvm-amd", "tun"],
                 ..host
             },
             Self::Block => Shape {

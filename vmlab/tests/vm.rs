@@ -20,10 +20,12 @@ mod vm {
     pub mod load;
     pub mod memory;
     pub mod nested;
+    pub mod noisy;
     pub mod numa;
     pub mod quota;
     pub mod remote;
     pub mod rows;
+    pub mod scarce;
 }
 
 macro_rules! tests_on {
@@ -108,6 +110,31 @@ macro_rules! tests_on {
             #[test]
             fn memory_is_reclaimed_then_swapped_then_gone() {
                 vm::memory::check(KERNEL);
+            }
+
+            #[test]
+            fn the_noisy_one_is_named_first() {
+                vm::noisy::named_first(KERNEL);
+            }
+
+            #[test]
+            fn a_rare_burst_shows_in_the_tail_only() {
+                vm::noisy::tail(KERNEL);
+            }
+
+            #[test]
+            fn idle_and_sleep_are_accounted_for() {
+                vm::noisy::capacity_and_switches(KERNEL);
+            }
+
+            #[test]
+            fn drops_are_those_of_the_flooded_queue() {
+                vm::scarce::tap(KERNEL);
+            }
+
+            #[test]
+            fn memory_in_pieces_stalls_the_vm() {
+                vm::scarce::fragments(KERNEL);
             }
         }
     };
