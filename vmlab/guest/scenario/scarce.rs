@@ -1,16 +1,15 @@
 //! No room: a queue of a tap that nobody empties, then memory that is free in
 //! single pages only.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
+use std::io::{PipeReader, PipeWriter, Write as _, pipe};
 use std::net::UdpSocket;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use headroom_vmlab::message::{Figures, Flood, Fragmented};
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
 use super::stop;
 use crate::agent::Agent;
@@ -28,18 +27,20 @@ const QUEUES: u32 = 4;
 const HERE: &str = "198.18.79.1";
 /// Sent to all, so that no neighbour has to be known.
 const ALL: &str = "198.18.79.255:9";
-/// Some times what a tap's ring holds (500, drivers/net/tun.c).
+/// Four times what a tap's ring holds: its `tx_queue_len`, 1000.
 const PACKETS: usize = 4000;
 
 const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage";
-const FRAGMENTS: &str = "/tmp/fragments";
 /// Left for what runs: less, and the OOM killer comes.
 const SPARE: i64 = 64 << 20;
 const LEAST: i64 = 24 << 20;
 const STALL_LIMIT: Duration = Duration::from_secs(120);
 
-const PAGE: u64 = 4096;
-const CHUNK: u64 = 1 << 20;
+const PAGE: usize = 4096;
+/// Pages that a pipe holds (`PIPE_DEF_BUFFERS`).
+const PIPE: usize = 16;
+/// Four for each 32 pages of all memory.
+const FILES: u64 = 1 << 14;
 
 pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
     // As hosts are tuned that want huge pages: each fault asks for one, and
@@ -59,9 +60,10 @@ pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
     let tid = hungry.vcpu()?;
     let mut agent = Agent::start("auto", &[vm.tid, tid])?;
     let flood = flood(&vm, &mut agent)?;
-    fragment()?;
+    let pieces = fragment()?;
     agent.wait_for_windows(2)?;
     let fragmented = starve(&mut hungry, tid)?;
+    drop(pieces);
     agent.wait_for_windows(2)?;
     stop(agent, wire)?;
     wire.truth("flood", &flood)?;
@@ -98,22 +100,45 @@ fn dropped() -> anyhow::Result<u64> {
     Ok(fs::read_to_string(path)?.trim().parse()?)
 }
 
-/// Fills the memory with a file and takes each second page of it away again.
-fn fragment() -> anyhow::Result<()> {
-    fs::create_dir_all(FRAGMENTS)?;
-    busybox(&["mount", "-t", "tmpfs", "-o", "size=100%", "none", FRAGMENTS])?;
-    let mut file = File::create(Path::new(FRAGMENTS).join("file"))?;
-    let chunk = vec![1; usize::try_from(CHUNK)?];
-    let mut length = 0;
+/// A pipe that is full: memory that the kernel can't move.
+struct Full {
+    writer: PipeWriter,
+    _reader: PipeReader,
+}
+
+impl Full {
+    fn empty() -> anyhow::Result<Self> {
+        let (reader, writer) = pipe().context("open a pipe")?;
+        Ok(Self {
+            writer,
+            _reader: reader,
+        })
+    }
+}
+
+/// Fills the memory with pipes, a page of one beside a page of another, and
+/// takes each second one away again. Compaction can't move what is left, so
+/// that it never makes a large page of it.
+fn fragment() -> anyhow::Result<Vec<Full>> {
+    let files = Rlimit {
+        current: Some(FILES),
+        maximum: Some(FILES),
+    };
+    setrlimit(Resource::Nofile, files).context("allow many files")?;
+    let (mut kept, mut gone) = (Vec::new(), Vec::new());
     while available()? > SPARE {
-        file.write_all(&chunk)?;
-        length += CHUNK;
+        let mut pair = [Full::empty()?, Full::empty()?];
+        for _ in 0..PIPE {
+            for pipe in &mut pair {
+                pipe.writer.write_all(&[1; PAGE])?;
+            }
+        }
+        let [keep, leave] = pair;
+        kept.push(keep);
+        gone.push(leave);
     }
-    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    for page in (0..length / PAGE).step_by(2) {
-        fallocate(&file, punch, page * PAGE, PAGE).context("punch a hole")?;
-    }
-    Ok(())
+    drop(gone);
+    Ok(kept)
 }
 
 fn available() -> anyhow::Result<i64> {

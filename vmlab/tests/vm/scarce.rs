@@ -6,8 +6,10 @@ use serde_json::Value;
 
 use super::rows::{int, only, total};
 
-/// What a tap's ring holds, and some that the queueing discipline does.
-const HELD: u64 = 1600;
+/// What a tap's ring holds, and a little.
+const HELD: u64 = 1100;
+/// Packets that the kernel sends by itself, such as those of IPv6.
+const FEW: i64 = 50;
 /// An event's time against the kernel's, on a busy machine.
 const SLACK_US: i64 = 1_500_000;
 
@@ -24,7 +26,7 @@ pub fn tap(series: Series) {
     assert!(truth.dropped > 1000, "{truth:?}");
     assert!(*sent > truth.dropped && *sent < truth.dropped + HELD);
     for (queue, sent) in &truth.sent {
-        assert!(queue == flooded || *sent < 100, "a second flood: {truth:?}");
+        assert!(queue == flooded || *sent < 50, "a second flood: {truth:?}");
     }
     let rows: Vec<_> = run.rows("vm_nets").collect();
     assert!(!rows.is_empty());
@@ -43,7 +45,13 @@ pub fn tap(series: Series) {
         let told = total(&rows, "guest_rx_drops");
         let packets = total(&rows, "guest_rx_packets");
         println!("queue {queue}: {told} dropped, {packets} taken");
-        assert_eq!(told, if queue == *flooded { dropped } else { 0 });
+        if queue == *flooded {
+            let taken = i64::try_from(*sent).unwrap() - dropped;
+            assert_eq!(told, dropped);
+            assert!((taken..taken + FEW).contains(&packets), "{packets}");
+        } else {
+            assert!(told == 0 && packets < FEW, "{told} and {packets}");
+        }
     }
     let lost: Vec<_> = run.rows("host_nets").collect();
     assert_eq!(total(&lost, "tap_drops_lost"), 0);
