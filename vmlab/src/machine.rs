@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::scenario::{DISK_BYTES, Disk, Shape};
 use crate::{Kernel, LabError, Scenario};
 
-/// A scenario takes 10 to 35 s on two CPUs; a machine with other work on it
+/// A scenario takes 10 to 50 s on two CPUs; a machine with other work on it
 /// may take some times that.
 const LIMIT: Duration = Duration::from_secs(300);
 
