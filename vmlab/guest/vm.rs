@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use headroom_payload::map;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -119,15 +119,18 @@ impl Vm {
     /// but 0.
     pub fn wait_until_it_runs(&mut self) -> anyhow::Result<()> {
         wait_for("a guest to run", START_LIMIT, || {
-            let status = self.child.try_wait()?;
-            ensure!(
-                status.is_none(),
-                "{} ended: {}",
-                self.name,
-                fs::read_to_string(&self.log)?
-            );
+            self.is_alive()?;
             Ok((self.word(map::LOOPS)? > 0).then_some(()))
         })
+    }
+
+    /// Fails with what QEMU said if it ended.
+    pub fn is_alive(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            let said = fs::read_to_string(&self.log)?;
+            bail!("{} ended, {status}: {said}", self.name);
+        }
+        Ok(())
     }
 
     /// Sets its busy share in percent.

@@ -28,7 +28,7 @@ const AHEAD: Duration = Duration::from_millis(100);
 
 pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
     pin(std::process::id(), HOST_CPU)?;
-    let vms = Vm::several(4, 100)?;
+    let mut vms = Vm::several(4, 100)?;
     for vm in &vms {
         pin(vm.tid, GUEST_CPU)?;
     }
@@ -57,6 +57,7 @@ pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
     let tail_us = (begin, now_us());
     let record = recorder.stop()?;
     stop(agent, wire)?;
+    vms.iter_mut().try_for_each(Vm::is_alive)?;
     let truth = Neighbours {
         rounds,
         tail_us,
