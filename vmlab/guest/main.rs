@@ -13,6 +13,7 @@ mod recorder;
 mod scenario;
 mod standin;
 mod task;
+mod topology;
 mod trace;
 mod vm;
 mod wire;

@@ -4,9 +4,11 @@ mod block;
 mod load;
 mod memory;
 mod nested;
+mod noisy;
 mod numa;
 mod quota;
 mod remote;
+mod scarce;
 
 use std::time::Duration;
 
@@ -14,10 +16,12 @@ use headroom_vmlab::Scenario;
 use headroom_vmlab::message::Message;
 
 use crate::agent::Agent;
+use crate::topology;
 use crate::wire::Wire;
 
 /// Carries out a scenario and tells its truths.
 pub fn run(scenario: Scenario, wire: &mut Wire) -> anyhow::Result<()> {
+    wire.truth("topology", &topology::read()?)?;
     match scenario {
         Scenario::Load => load::run(wire),
         Scenario::Nested => nested::run(wire),
@@ -26,6 +30,8 @@ pub fn run(scenario: Scenario, wire: &mut Wire) -> anyhow::Result<()> {
         Scenario::Quota => quota::run(wire),
         Scenario::Block => block::run(wire),
         Scenario::Memory => memory::run(wire),
+        Scenario::Noisy => noisy::run(wire),
+        Scenario::Scarce => scarce::run(wire),
     }
 }
 

@@ -53,6 +53,16 @@ pub fn schedstat(tid: u32) -> anyhow::Result<(u64, u64)> {
     Ok((next()?.parse()?, next()?.parse()?))
 }
 
+/// Context switches of a thread, those it asked for and the others.
+pub fn switches(tid: u32) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{tid}/status"))?;
+    let of = |name: &str| -> anyhow::Result<u64> {
+        let value = text.lines().find_map(|line| line.strip_prefix(name));
+        Ok(value.with_context(|| name.to_owned())?.trim().parse()?)
+    };
+    Ok(of("voluntary_ctxt_switches:")? + of("nonvoluntary_ctxt_switches:")?)
+}
+
 /// CPU that the thread ran on last.
 pub fn processor(tid: u32) -> anyhow::Result<usize> {
     let text = fs::read_to_string(format!("/proc/{tid}/stat"))?;

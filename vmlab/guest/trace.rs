@@ -1,5 +1,6 @@
 //! Counting events with the kernel's own tracing.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -23,13 +24,23 @@ impl Counter {
 
     /// Number of events so far.
     pub fn read(&self) -> anyhow::Result<u64> {
+        Ok(self.by_key()?.values().sum())
+    }
+
+    /// The same by the key, which must be a number: lines such as
+    /// `{ queue_mapping:          2 } hitcount:       4000`.
+    pub fn by_key(&self) -> anyhow::Result<BTreeMap<u64, u64>> {
         let text = fs::read_to_string(self.0.join("hist"))?;
-        let counts = text.lines().filter(|l| !l.starts_with('#'));
-        let counts = counts.filter_map(|l| l.rsplit_once("hitcount:"));
-        let mut sum = 0;
-        for (_, count) in counts {
-            sum += count.trim().parse::<u64>().context("hitcount")?;
+        let lines = text.lines().filter_map(|l| l.rsplit_once("hitcount:"));
+        let mut counts = BTreeMap::new();
+        for (key, count) in lines.filter(|(key, _)| key.starts_with('{')) {
+            let key = key.rsplit_once(':').context("key")?.1;
+            let key = key.trim_end_matches([' ', '}']).trim();
+            // Some keys are numbers with a meaning: `08388624 (8:16)`.
+            let number = key.split_whitespace().next().unwrap_or_default();
+            let number = number.parse().with_context(|| key.to_owned())?;
+            counts.insert(number, count.trim().parse::<u64>().context("hitcount")?);
         }
-        Ok(sum)
+        Ok(counts)
     }
 }

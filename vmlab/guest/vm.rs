@@ -6,8 +6,9 @@ use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use headroom_payload::map;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cgroup::Scope;
 use crate::task::{by_name, wait_for};
@@ -20,6 +21,20 @@ const DISK: &str =
     "virtio-blk-pci,drive=d0,iothread=io0,disable-modern=on,disable-legacy=off,romfile=";
 /// The guests of one scenario start together, within 3 s.
 const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// What a guest may have beside its memory.
+pub enum Device<'a> {
+    /// A block device that it reads when told to.
+    Disk(&'a str),
+    /// A tap that QEMU makes, with so many queues. No device of the guest is
+    /// behind it: QEMU throws away what it reads from it.
+    Tap {
+        /// Its name.
+        name: &'a str,
+        /// Its queues.
+        queues: u32,
+    },
+}
 
 /// A guest. Nothing ends it but the machine.
 pub struct Vm {
@@ -36,8 +51,8 @@ pub struct Vm {
 
 impl Vm {
     /// Starts `vmNUMBER` with a busy share in percent and waits until its vCPU
-    /// has a thread. `disk` is a block device that it reads when told to.
-    pub fn start(number: u32, load: u8, disk: Option<&str>) -> anyhow::Result<Self> {
+    /// has a thread.
+    pub fn start(number: u32, load: u8, device: Option<&Device<'_>>) -> anyhow::Result<Self> {
         let name = format!("vm{number}");
         let file = |suffix: &str| format!("/dev/shm/{name}.{suffix}");
         let (rom, ram, log) = (file("rom"), file("ram"), file("log"));
@@ -61,13 +76,8 @@ impl Vm {
             memory.write_all_at(&u32::to_le_bytes(value), knob)?;
         }
         let mut command = qemu(number, &name, &rom, &ram);
-        if let Some(disk) = disk {
-            // Past the machine's page cache: each read reaches its disk.
-            let drive = format!("driver=host_device,node-name=d0,filename={disk},cache.direct=on");
-            command
-                .args(["-blockdev", &drive])
-                .args(["-object", "iothread,id=io0,poll-max-ns=0"])
-                .args(["-device", DISK]);
+        if let Some(device) = device {
+            command.args(arguments(device));
         }
         let mut child = command
             .stderr(File::create(&log)?)
@@ -109,15 +119,30 @@ impl Vm {
     /// but 0.
     pub fn wait_until_it_runs(&mut self) -> anyhow::Result<()> {
         wait_for("a guest to run", START_LIMIT, || {
-            let status = self.child.try_wait()?;
-            ensure!(
-                status.is_none(),
-                "{} ended: {}",
-                self.name,
-                fs::read_to_string(&self.log)?
-            );
+            self.is_alive()?;
             Ok((self.word(map::LOOPS)? > 0).then_some(()))
         })
+    }
+
+    /// Fails with what QEMU said if it ended.
+    pub fn is_alive(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            let said = fs::read_to_string(&self.log)?;
+            bail!("{} ended, {status}: {said}", self.name);
+        }
+        Ok(())
+    }
+
+    /// Sets its busy share in percent.
+    pub fn set_load(&self, percent: u8) -> anyhow::Result<()> {
+        self.memory
+            .write_all_at(&[percent], map::LOAD)
+            .context("write the guest's memory")
+    }
+
+    /// Sends its process a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), signal).context("signal a guest")
     }
 
     /// Whether it shall read its disk, a sector at a time, at most 100 a second.
@@ -136,6 +161,23 @@ impl Vm {
         let mut bytes = [0; 4];
         self.memory.read_exact_at(&mut bytes, at)?;
         Ok(u32::from_le_bytes(bytes))
+    }
+}
+
+fn arguments(device: &Device<'_>) -> Vec<String> {
+    let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
+    match device {
+        Device::Disk(path) => {
+            // Past the machine's page cache: each read reaches its disk.
+            let drive = format!("driver=host_device,node-name=d0,filename={path},cache.direct=on");
+            let thread = "iothread,id=io0,poll-max-ns=0";
+            words(&["-blockdev", &drive, "-object", thread, "-device", DISK])
+        }
+        Device::Tap { name, queues } => {
+            let how = "script=no,downscript=no";
+            let tap = format!("tap,id=n0,ifname={name},{how},queues={queues}");
+            words(&["-netdev", &tap])
+        }
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Series {
     /// µs since 1970 UTC; ns on a CPU; ns waiting for one. Both cumulative and
     /// without a period that is still open.
     pub samples: Vec<(i64, u64, u64)>,
+    /// µs since 1970 UTC; voluntary and other context switches together.
+    pub switches: Vec<(i64, u64)>,
 }
 
 impl Series {
@@ -83,6 +85,14 @@ impl Series {
         Some(self.samples[after].0 - before.0)
     }
 
+    /// Context switches between two times (µs since 1970 UTC), interpolated;
+    /// `None` outside the recording.
+    #[must_use]
+    pub fn switches_between(&self, from_us: i64, to_us: i64) -> Option<f64> {
+        let at = |us| interpolated(self.switches.iter().copied(), us);
+        Some(at(to_us)? - at(from_us)?)
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "ns of a minute")]
     fn at(&self, us: i64) -> Option<(f64, f64)> {
         let after = self.samples.iter().position(|(t, ..)| *t >= us)?;
@@ -100,6 +110,65 @@ impl Series {
         let later = self.samples[after..].iter().map(owed);
         Some(later.fold(known, |a, b| (a.0.max(b.0), a.1.max(b.1))))
     }
+}
+
+/// What the scheduler says of a CPU over time (`/proc/schedstat`).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CpuSeries {
+    /// Its number.
+    pub cpu: usize,
+    /// µs since 1970 UTC; ns in which tasks ran on it; ns in which tasks waited
+    /// for it, all together. Both cumulative and without what is still open.
+    pub samples: Vec<(i64, u64, u64)>,
+}
+
+impl CpuSeries {
+    /// Begin and end of the recording.
+    #[must_use]
+    pub fn span_us(&self) -> (i64, i64) {
+        let at = |sample: Option<&(i64, u64, u64)>| sample.map_or(0, |s| s.0);
+        (at(self.samples.first()), at(self.samples.last()))
+    }
+
+    /// Run and wait between two times (µs since 1970 UTC), ns, interpolated;
+    /// `None` outside the recording.
+    #[must_use]
+    pub fn between(&self, from_us: i64, to_us: i64) -> Option<(f64, f64)> {
+        let run = |us| interpolated(self.samples.iter().map(|s| (s.0, s.1)), us);
+        let wait = |us| interpolated(self.samples.iter().map(|s| (s.0, s.2)), us);
+        Some((run(to_us)? - run(from_us)?, wait(to_us)? - wait(from_us)?))
+    }
+}
+
+/// A value between its samples.
+#[expect(clippy::cast_precision_loss, reason = "ns of a minute")]
+fn interpolated(samples: impl Iterator<Item = (i64, u64)>, us: i64) -> Option<f64> {
+    let mut before = None;
+    for (at, value) in samples {
+        if at >= us {
+            let (t0, v0): (i64, u64) = before?;
+            let share = (us - t0) as f64 / (at - t0).max(1) as f64;
+            return Some(v0 as f64 + (value as f64 - v0 as f64) * share);
+        }
+        before = Some((at, value));
+    }
+    None
+}
+
+/// A CPU as the kernel shows it in `/sys` and `/proc/cpuinfo`; a truth of
+/// every scenario.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cpu {
+    /// Its number.
+    pub cpu: usize,
+    /// `physical_package_id`.
+    pub socket: usize,
+    /// NUMA node.
+    pub node: usize,
+    /// Threads of its core, as `thread_siblings_list` has them.
+    pub siblings: String,
+    /// `model name`.
+    pub model: String,
 }
 
 /// Truth of the NUMA scenarios.
@@ -161,6 +230,55 @@ pub struct DiskReads {
     pub read_ms: u64,
 }
 
+/// Truth of the scenario of noisy neighbours.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Neighbours {
+    /// Each time that one was noisy.
+    pub rounds: Vec<Round>,
+    /// Begin and end of the time with one burst, µs since 1970 UTC.
+    pub tail_us: (i64, i64),
+    /// Begin and end of the burst.
+    pub burst_us: (i64, i64),
+}
+
+/// One neighbour was noisy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Round {
+    /// Name of its VM.
+    pub vm: String,
+    /// Begin and end of it, µs since 1970 UTC.
+    pub span_us: (i64, i64),
+}
+
+/// Truth of a flooded tap.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Flood {
+    /// The tap.
+    pub device: String,
+    /// Its queues.
+    pub queues: u32,
+    /// Packets for each of its queues by the tracepoint `net_dev_start_xmit`;
+    /// a queue without one has none.
+    pub sent: std::collections::BTreeMap<u64, u64>,
+    /// Packets that the tap dropped, all queues together (`tx_dropped`).
+    pub dropped: u64,
+}
+
+/// Truth of a VM that wanted huge pages of memory in pieces.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fragmented {
+    /// Thread of its vCPU.
+    pub tid: u32,
+    /// Begin and end of it, µs since 1970 UTC.
+    pub span_us: (i64, i64),
+    /// Differences of `/proc/vmstat`.
+    pub vmstat: Figures,
+    /// `some total` and `full total` of the VM's `memory.pressure`, µs.
+    pub pressure: Figures,
+    /// Compactions that the thread did itself, by `mm_compaction_begin`.
+    pub compactions: u64,
+}
+
 /// Truth of the memory scenario, in order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Squeeze {
@@ -217,6 +335,22 @@ mod tests {
             (series.gap_at(500), series.gap_at(2001)),
             (Some(1000), None)
         );
+    }
+
+    #[test]
+    fn counts_of_cpus_and_switches_are_interpolated() {
+        let cpu = CpuSeries {
+            cpu: 0,
+            samples: vec![(0, 0, 0), (1000, 600, 2000), (2000, 1600, 2000)],
+        };
+        assert_eq!(cpu.between(500, 1500), Some((800.0, 1000.0)));
+        assert_eq!((cpu.between(500, 2001), cpu.between(0, 1000)), (None, None));
+        assert_eq!(cpu.span_us(), (0, 2000));
+        let series = Series {
+            switches: vec![(0, 7), (1000, 17)],
+            ..Series::default()
+        };
+        assert_eq!(series.switches_between(200, 1000), Some(8.0));
     }
 
     #[test]

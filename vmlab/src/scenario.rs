@@ -14,7 +14,8 @@ pub enum Scenario {
     Numa,
     /// The same around four nodes.
     Numa4,
-    /// A VM's vCPU runs on the node that its memory is not on, then on the other.
+    /// A VM's vCPU runs on the node that its memory is not on, then on the other;
+    /// the machine's cores have two threads each.
     Remote,
     /// A spinning guest under a CPU quota of a half.
     Quota,
@@ -22,15 +23,23 @@ pub enum Scenario {
     Block,
     /// A VM's memory is squeezed: reclaim, then swap, then the OOM killer.
     Memory,
+    /// Four guests on one CPU: another one is noisy each time, then one of them
+    /// for one window in twenty.
+    Noisy,
+    /// A queue of a tap overflows, then memory is free in single pages only.
+    Scarce,
 }
 
 /// How the machine is built.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
-    /// CPUs, evenly over the nodes.
+    /// CPU threads, evenly over the nodes.
     pub(crate) cpus: u32,
-    /// NUMA nodes.
+    /// NUMA nodes, a socket each.
     pub(crate) nodes: u32,
+    /// CPU threads of a core. More than one only without KVM: TCG's AMD, which
+    /// SVM needs, has none.
+    pub(crate) threads: u32,
     /// MiB.
     pub(crate) memory: u32,
     /// Kernel modules to load, with what they need.
@@ -62,7 +71,7 @@ const KVM_AND_DISKS: &[&str] = &["kvm-amd", "virtio_pci", "virtio_blk"];
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Load,
         Self::Nested,
         Self::Numa,
@@ -71,6 +80,8 @@ impl Scenario {
         Self::Quota,
         Self::Block,
         Self::Memory,
+        Self::Noisy,
+        Self::Scarce,
     ];
 
     /// Its name on the command line.
@@ -85,6 +96,8 @@ impl Scenario {
             Self::Quota => "quota",
             Self::Block => "block",
             Self::Memory => "memory",
+            Self::Noisy => "noisy",
+            Self::Scarce => "scarce",
         }
     }
 
@@ -92,16 +105,19 @@ impl Scenario {
         let host = Shape {
             cpus: 2,
             nodes: 1,
+            threads: 1,
             memory: 1024,
             modules: KVM,
             kvm: true,
             disks: &[],
         };
         match self {
-            Self::Nested | Self::Quota => host,
+            Self::Nested | Self::Quota | Self::Noisy => host,
             Self::Load | Self::Numa => Shape { nodes: 2, ..host },
             Self::Remote => Shape {
+                cpus: 4,
                 nodes: 2,
+                threads: 2,
                 kvm: false,
                 modules: &[],
                 ..host
@@ -110,6 +126,12 @@ impl Scenario {
                 nodes: 4,
                 cpus: 4,
                 memory: 1536,
+                ..host
+            },
+            // The less memory, the sooner it is in pieces.
+            Self::Scarce => Shape {
+                memory: 512,
+                modules: &["kvm-amd", "tun"],
                 ..host
             },
             Self::Block => Shape {

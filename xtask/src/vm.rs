@@ -13,7 +13,7 @@ pub struct Args {
     /// Debian's kernel: 6.1 or 6.12
     #[arg(long, default_value = "6.12")]
     kernel: Series,
-    /// load, nested, numa, numa4, remote, quota, block or memory; without: only build
+    /// load, nested, numa, numa4, remote, quota, block, memory, noisy or scarce; without: only build
     /// the binaries and fetch the kernel
     #[arg(long)]
     scenario: Option<Scenario>,

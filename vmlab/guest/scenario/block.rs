@@ -9,14 +9,14 @@ use headroom_vmlab::message::DiskReads;
 use super::{sleep, stop};
 use crate::agent::Agent;
 use crate::trace::Counter;
-use crate::vm::Vm;
+use crate::vm::{Device, Vm};
 use crate::wire::Wire;
 
 /// As the machine is built.
 const LATENCY_NS: u64 = 20_000_000;
 
 pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
-    let mut vm = Vm::start(1, 10, Some("/dev/vda"))?;
+    let mut vm = Vm::start(1, 10, Some(&Device::Disk("/dev/vda")))?;
     vm.wait_until_it_runs()?;
     let agent = Agent::start("auto", &[vm.tid])?;
     let device = fs::read_to_string("/sys/block/vda/dev")?.trim().to_owned();

@@ -30,5 +30,5 @@ pub(super) fn run(wire: &mut Wire) -> anyhow::Result<()> {
         throttled_ns: figures::count(&change, "throttled_usec") * 1000,
     };
     wire.truth("throttling", &truth)?;
-    wire.truth("series", &recorder.stop()?)
+    wire.truth("series", &recorder.stop()?.threads)
 }

@@ -3,17 +3,16 @@
 use headroom_vmlab::message::Series as Truth;
 use headroom_vmlab::{Scenario, Series};
 
-use super::rows::{families, only, share, sum, vcpu, within_sure};
+use super::rows::{families, only, share, sum, tolerance, vcpu, within_sure};
 
 /// Four spinning vCPUs on two CPUs.
 const THEORY: f64 = 0.5;
 const TOLERANCE: f64 = 0.06;
+/// What the agent and the recorder take besides on a machine that got no CPU
+/// time at all from its host: seen, 0.10 more at a disturbance of 0.75.
+const SLOW: f64 = 0.2;
 /// Of schedstat's figure; 0.3 % is usual.
 const AGREEMENT: f64 = 0.01;
-/// What a wholly disturbed machine adds to that: where the host stops it in the
-/// middle of a switch, the kernel and a probe see the switch at other times.
-/// Seen: 0.05 with 50 runnable tasks for each CPU of the host.
-const DISTURBED: f64 = 0.06;
 
 #[expect(clippy::cast_precision_loss, reason = "ns of a minute")]
 pub fn check(series: Series) {
@@ -24,7 +23,7 @@ pub fn check(series: Series) {
     families(run, "tp_btf", 1);
     let truths: Vec<Truth> = report.truth("series").unwrap();
     assert_eq!(truths.len(), 4);
-    let tolerance = AGREEMENT + DISTURBED * report.disturbance;
+    let tolerance = tolerance(&report, AGREEMENT);
     println!(
         "tolerance {tolerance:.4} at a disturbance of {:.3}",
         report.disturbance
@@ -55,5 +54,7 @@ pub fn check(series: Series) {
         );
         mean += of_window / 4.0;
     }
-    assert!((mean - THEORY).abs() <= TOLERANCE, "mean ready {mean:.3}");
+    let most = THEORY + TOLERANCE + SLOW * report.disturbance;
+    println!("mean ready {mean:.3}");
+    assert!(mean >= THEORY - TOLERANCE && mean <= most, "{mean:.3}");
 }
