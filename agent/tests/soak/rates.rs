@@ -104,11 +104,10 @@ impl Sums {
         let switches = probe(|r| r.switches);
         let after_wake = probe(|r| r.hist_wake.iter().sum());
         let after_preemption = probe(|r| r.hist_preempt.iter().sum());
-        // A thread's first switch-in after its registration has no known start.
-        let waits = after_wake + after_preemption + 1;
+        let waits = after_wake + after_preemption;
         assert_eq!(waits, switches);
         let lost = kernel(4).checked_sub(switches).expect("no switch twice");
-        let kinds = voluntary.abs_diff(after_wake + 1) + others.abs_diff(after_preemption);
+        let kinds = voluntary.abs_diff(after_wake) + others.abs_diff(after_preemption);
         assert!(kinds <= LOST + kernel(4) / 1000, "{before:?} {after:?}");
         Self {
             switches: kernel(4),
