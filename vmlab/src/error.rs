@@ -106,7 +106,7 @@ impl LabError {
     /// virtual machines come and go. Seen with QEMU 7.2, once in 15 runs on a
     /// busy host, with and without the agent.
     pub(crate) fn is_stale_breakpoint(&self) -> bool {
-        matches!(self, Self::Died { console } if console.contains("int3: 0000 [#1]"))
+        matches!(self, Self::Died { console } if console.contains("int3: 0000 [#"))
     }
 
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {

@@ -124,11 +124,16 @@ pub fn capacity_of(report: &Report) {
         let of = |column| share(sum(&windows, column), sum(&windows, "window_ns"));
         let (ran, _) = series.between(begin, end).unwrap();
         let (ran, idle) = (ran / nanoseconds(begin, end), of("idle_ns"));
+        let interrupt = of("interrupt_ns");
         println!(
-            "CPU {}: idle {idle:.4}, tasks by schedstat {ran:.4}",
+            "CPU {}: idle {idle:.4}, interrupts {interrupt:.4}, tasks by schedstat {ran:.4}",
             series.cpu
         );
-        assert!((ran + idle - 1.0).abs() <= tolerance(report, AGREEMENT));
+        // Interrupts of an idle CPU are in neither, those of a busy one are in
+        // what its tasks ran: up to 4 % of the time on a disturbed machine.
+        let (least, most) = (ran + idle, ran + idle + interrupt);
+        let tolerance = tolerance(report, AGREEMENT);
+        assert!(least <= 1.0 + tolerance && most >= 1.0 - tolerance);
         assert_eq!(sum(&windows, "unknown_ns"), 0);
     }
     vcpus_had_what_they_ran(report);
