@@ -11,6 +11,7 @@ pub mod config;
 pub mod error;
 mod ingest;
 mod lock;
+mod merger;
 mod offline;
 mod query;
 mod schema;

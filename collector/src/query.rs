@@ -8,6 +8,7 @@ mod error;
 mod hist;
 mod provider;
 mod session;
+mod sorted;
 mod verify;
 
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ use async_trait::async_trait;
 
 pub use engine::{Answer, Limits, QueryEngine};
 pub use error::QueryError;
+pub use sorted::sorted;
+pub use verify::readable;
 
 use crate::store::{Snapshot, Store};
 

@@ -18,6 +18,7 @@ use crate::Error;
 use crate::config::Config;
 use crate::ingest::{self, Counters, Ingest, convert};
 use crate::lock::DataDirLock;
+use crate::merger;
 use crate::query::{self, QueryEngine};
 use crate::server::{Parts, Services};
 use crate::store::Store;
@@ -69,6 +70,7 @@ pub async fn run(
     let engine = QueryEngine::new(Arc::clone(&store) as Arc<dyn query::Rows>, limits)?;
     let (stop, stopping) = watch::channel(false);
     let flusher = flusher::start(&config, &store, &wal, stopping.clone());
+    let merger = merger::start(&store, stopping.clone());
     let parts = Parts {
         ingest,
         engine,
@@ -85,6 +87,7 @@ pub async fn run(
     // The services are gone and with them the last sender to the committer.
     let _ = tokio::time::timeout(DRAIN, committer).await;
     let _ = flusher.await;
+    let _ = merger.await;
     if tokio::time::timeout(LAST_FLUSH, flusher::flush(&store, &wal))
         .await
         .is_err()

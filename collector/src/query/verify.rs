@@ -61,7 +61,8 @@ pub async fn set_aside_unreadable(rows: &dyn Rows) -> u64 {
     bad
 }
 
-fn readable(path: &Path) -> bool {
+/// Whether all of a file can be read.
+pub fn readable(path: &Path) -> bool {
     let Ok(file) = File::open(path) else {
         return false;
     };

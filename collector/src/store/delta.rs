@@ -57,6 +57,20 @@ pub trait TableLog: Send + Sync {
     /// The log can't be written.
     async fn remove(&self, path: &str) -> Result<(), Error>;
 
+    /// Puts files with the same rows in the place of others, in one commit
+    /// that changes no data.
+    ///
+    /// # Errors
+    /// The commit may or may not be there: call [`TableLog::reload`] and look
+    /// at the files.
+    async fn replace(&self, old: &[String], new: &[NewFile]) -> Result<(), Error>;
+
+    /// Files taken out lately, with the time, ms since 1970 UTC.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    async fn removed(&self) -> Result<Vec<(String, i64)>, Error>;
+
     /// Reads the log again.
     ///
     /// # Errors
@@ -92,12 +106,34 @@ impl DeltaLog {
             delta = create(table, &delta).await?;
             tidy::sync_commit(&dir.join("_delta_log").join(format!("{:020}.json", 0)))?;
         }
-        check_columns(table, &delta)?;
-        Ok(Self {
+        let log = Self {
             table,
             dir: dir.to_path_buf(),
             state: Mutex::new(delta),
-        })
+        };
+        log.add_new_columns().await?;
+        Ok(log)
+    }
+
+    /// Adds the columns that the table's maker did not know yet. Older files
+    /// do not have them: their rows are NULL there.
+    async fn add_new_columns(&self) -> Result<(), Error> {
+        let mut delta = self.state.lock().await;
+        let new = missing_columns(self.table, &delta)?;
+        if new.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = new.iter().map(|column| column.name).collect();
+        tracing::info!(table = self.table.name, columns = ?names, "new columns added to the table");
+        let fields: Vec<StructField> = new.into_iter().map(field).collect();
+        *delta = delta
+            .clone()
+            .add_columns()
+            .with_fields(fields)
+            .await
+            .map_err(Error::table("add columns to", self.table.name))?;
+        drop(delta);
+        self.sync().await
     }
 
     /// Opens a table that exists, without changing anything; `None` if there
@@ -126,6 +162,24 @@ impl DeltaLog {
             dir: dir.to_path_buf(),
             state: Mutex::new(delta),
         }))
+    }
+
+    /// The actions that take those of the files out that are live.
+    async fn removals(&self, paths: &[String], data_change: bool) -> Result<Vec<Action>, Error> {
+        let failed = || Error::table("take files out of", self.table.name);
+        let delta = self.state.lock().await;
+        let snapshot = delta.snapshot().map_err(failed())?.snapshot();
+        let store = delta.log_store();
+        let views: Vec<_> = snapshot
+            .file_views(store.as_ref(), None)
+            .try_collect()
+            .await
+            .map_err(failed())?;
+        let out = views
+            .iter()
+            .filter(|v| paths.iter().any(|path| *path == v.path()))
+            .map(|v| Action::Remove(v.remove_action(data_change)));
+        Ok(out.collect())
     }
 
     async fn commit(
@@ -220,30 +274,49 @@ impl TableLog for DeltaLog {
     }
 
     async fn remove(&self, path: &str) -> Result<(), Error> {
-        let failed = || Error::table("take a file out of", self.table.name);
-        let action = {
-            let delta = self.state.lock().await;
-            let snapshot = delta.snapshot().map_err(failed())?.snapshot();
-            let store = delta.log_store();
-            let views: Vec<_> = snapshot
-                .file_views(store.as_ref(), None)
-                .try_collect()
-                .await
-                .map_err(failed())?;
-            views
-                .iter()
-                .find(|v| v.path() == path)
-                .map(|v| v.remove_action(true))
-        };
-        let Some(action) = action else { return Ok(()) };
+        let actions = self.removals(&[path.to_owned()], true).await?;
+        if actions.is_empty() {
+            return Ok(());
+        }
         let operation = DeltaOperation::Delete { predicate: None };
-        self.commit(
-            vec![Action::Remove(action)],
-            CommitProperties::default(),
-            operation,
-        )
-        .await?;
+        self.commit(actions, CommitProperties::default(), operation)
+            .await?;
         self.sync().await
+    }
+
+    async fn replace(&self, old: &[String], new: &[NewFile]) -> Result<(), Error> {
+        let mut actions = self.removals(old, false).await?;
+        let added = new.iter().map(|file| {
+            let add = add(self.table, file);
+            Action::Add(Add {
+                data_change: false,
+                ..add
+            })
+        });
+        actions.extend(added);
+        let size: u64 = new.iter().map(|file| file.size).sum();
+        let operation = DeltaOperation::Optimize {
+            predicate: None,
+            target_size: i64::try_from(size).unwrap_or(i64::MAX),
+        };
+        self.commit(actions, CommitProperties::default(), operation)
+            .await
+    }
+
+    async fn removed(&self) -> Result<Vec<(String, i64)>, Error> {
+        let delta = self.state.lock().await;
+        let failed = || Error::table("list the removed files of", self.table.name);
+        let state = delta.snapshot().map_err(failed())?;
+        let store = delta.log_store();
+        let tombstones: Vec<_> = state
+            .all_tombstones(store.as_ref())
+            .try_collect()
+            .await
+            .map_err(failed())?;
+        let gone = tombstones.iter();
+        Ok(gone
+            .map(|t| (t.path().into_owned(), t.deletion_timestamp().unwrap_or(0)))
+            .collect())
     }
 
     async fn reload(&self) -> Result<(), Error> {
@@ -293,21 +366,24 @@ fn field(column: &Column) -> StructField {
     ])
 }
 
-fn check_columns(table: &'static Table, delta: &DeltaTable) -> Result<(), Error> {
+/// Declared columns that a table does not have.
+fn missing_columns(
+    table: &'static Table,
+    delta: &DeltaTable,
+) -> Result<Vec<&'static Column>, Error> {
     let schema = delta
         .snapshot()
         .map_err(Error::table("open", table.name))?
         .schema();
-    match table
-        .columns
-        .iter()
-        .find(|c| schema.field(c.name).is_none())
-    {
+    let missing = table.columns.iter();
+    let missing: Vec<_> = missing.filter(|c| schema.field(c.name).is_none()).collect();
+    // Rows that are there have no value for it.
+    match missing.iter().find(|column| !column.nullable) {
         Some(column) => Err(Error::Schema {
             table: table.name,
             column: column.name,
         }),
-        None => Ok(()),
+        None => Ok(missing),
     }
 }
 

@@ -142,15 +142,15 @@ fn write_all(
 }
 
 #[cfg(test)]
-use super::tests::{is_injected, step};
+pub(super) use super::tests::{is_injected, step};
 
 #[cfg(not(test))]
 #[expect(clippy::unnecessary_wraps, reason = "tests make the steps fail")]
-const fn step(_: Step, _: &std::path::Path) -> Result<(), Error> {
+pub(super) const fn step(_: Step, _: &std::path::Path) -> Result<(), Error> {
     Ok(())
 }
 
 #[cfg(not(test))]
-const fn is_injected(_: &Error) -> bool {
+pub(super) const fn is_injected(_: &Error) -> bool {
     false
 }

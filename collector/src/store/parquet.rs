@@ -40,6 +40,21 @@ pub struct NewFile {
     temporary: PathBuf,
 }
 
+#[cfg(test)]
+impl NewFile {
+    /// One that is in its place already.
+    pub fn in_place(dir: &Path, path: &str, bounds: Bounds) -> Self {
+        let full = dir.join(path);
+        Self {
+            path: path.to_owned(),
+            date: path[5..15].to_owned(),
+            size: fs::metadata(&full).map_or(0, |meta| meta.len()),
+            bounds,
+            temporary: full,
+        }
+    }
+}
+
 /// Rows of one day, sorted.
 pub struct Day {
     date: String,
@@ -93,23 +108,113 @@ pub fn days(table: &'static Table, batches: &[Arc<HotBatch>]) -> Result<Vec<Day>
 /// # Errors
 /// The file can't be written; it is removed.
 pub fn write(table: &'static Table, dir: &Path, day: &Day) -> Result<NewFile, Error> {
-    let folder = dir.join(format!("date={}", day.date));
-    fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-    let name = format!("part-{}.parquet", ulid::Ulid::new());
-    let temporary = folder.join(format!(".{name}.tmp"));
-    match encode(table, &temporary, &day.rows) {
-        Ok(size) => Ok(NewFile {
-            path: format!("date={}/{name}", day.date),
-            date: day.date.clone(),
-            size,
-            bounds: Bounds::of(table, &day.rows),
-            temporary,
-        }),
-        Err(e) => {
-            let _ = fs::remove_file(&temporary);
-            Err(e)
+    let mut writer = FileWriter::create(table, dir, &day.date, 1)?;
+    writer.write(&day.rows)?;
+    writer.finish()
+}
+
+/// A file that is being written under a temporary name; removed if it is
+/// dropped before its end.
+pub struct FileWriter {
+    table: &'static Table,
+    file: NewFile,
+    writer: Option<ArrowWriter<File>>,
+}
+
+impl FileWriter {
+    /// Begins a file for rows of one day, `YYYY-MM-DD`, that were brought
+    /// together that many times.
+    ///
+    /// # Errors
+    /// The file can't be made.
+    pub fn create(
+        table: &'static Table,
+        dir: &Path,
+        date: &str,
+        generation: u8,
+    ) -> Result<Self, Error> {
+        let folder = dir.join(format!("date={date}"));
+        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        let name = file_name(generation);
+        let temporary = folder.join(format!(".{name}.tmp"));
+        let file = File::create(&temporary).map_err(Error::io("create", &temporary))?;
+        let schema = schema::schema(schema::index(table));
+        let mut begun = Self {
+            table,
+            file: NewFile {
+                path: format!("date={date}/{name}"),
+                date: date.to_owned(),
+                size: 0,
+                bounds: Bounds::default(),
+                temporary,
+            },
+            writer: None,
+        };
+        let writer = ArrowWriter::try_new(file, schema, Some(properties(table)));
+        begun.writer = Some(writer.map_err(Error::table("write a file of", table.name))?);
+        Ok(begun)
+    }
+
+    /// Appends rows, which come in the table's order.
+    ///
+    /// # Errors
+    /// The disk is full or fails.
+    pub fn write(&mut self, rows: &RecordBatch) -> Result<(), Error> {
+        let failed = Error::table("write a file of", self.table.name);
+        if let Some(writer) = &mut self.writer {
+            writer.write(rows).map_err(failed)?;
+        }
+        self.file.bounds.widen(Bounds::of(self.table, rows));
+        Ok(())
+    }
+
+    /// Ends the file, which is not synced yet.
+    ///
+    /// # Errors
+    /// The disk is full or fails.
+    pub fn finish(mut self) -> Result<NewFile, Error> {
+        if let Some(writer) = self.writer.take()
+            && let Err(error) = writer.close()
+        {
+            let _ = fs::remove_file(&self.file.temporary);
+            return Err(Error::table("write a file of", self.table.name)(error));
+        }
+        let path = self.file.temporary.clone();
+        let meta = fs::metadata(&path).map_err(Error::io("look at", &path))?;
+        let bounds = std::mem::take(&mut self.file.bounds);
+        Ok(NewFile {
+            path: std::mem::take(&mut self.file.path),
+            date: std::mem::take(&mut self.file.date),
+            size: meta.len(),
+            bounds,
+            temporary: path,
+        })
+    }
+}
+
+impl Drop for FileWriter {
+    fn drop(&mut self) {
+        if self.writer.take().is_some() {
+            let _ = fs::remove_file(&self.file.temporary);
         }
     }
+}
+
+/// Name of a new file. The first generation, straight from memory, has none in
+/// its name.
+fn file_name(generation: u8) -> String {
+    let id = ulid::Ulid::new();
+    match generation {
+        0 | 1 => format!("part-{id}.parquet"),
+        n => format!("part-{id}-g{n}.parquet"),
+    }
+}
+
+/// How often a file's rows were brought together.
+pub fn generation(path: &str) -> u8 {
+    let stem = path.strip_suffix(".parquet").unwrap_or(path);
+    let tail = stem.rsplit_once("-g").map(|(_, n)| n.parse().ok());
+    tail.flatten().unwrap_or(1)
 }
 
 /// Makes a file durable under its real name.
@@ -142,18 +247,6 @@ pub fn sync_dir(dir: &Path) -> Result<(), Error> {
     File::open(dir)
         .and_then(|f| f.sync_all())
         .map_err(Error::io("sync", dir))
-}
-
-fn encode(table: &'static Table, path: &Path, rows: &RecordBatch) -> Result<u64, Error> {
-    let file = File::create(path).map_err(Error::io("create", path))?;
-    let failed = |e| Error::table("write a file of", table.name)(e);
-    let mut writer =
-        ArrowWriter::try_new(file, rows.schema(), Some(properties(table))).map_err(failed)?;
-    writer.write(rows).map_err(failed)?;
-    writer.close().map_err(failed)?;
-    fs::metadata(path)
-        .map(|m| m.len())
-        .map_err(Error::io("look at", path))
 }
 
 fn properties(table: &Table) -> WriterProperties {

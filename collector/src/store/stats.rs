@@ -66,6 +66,24 @@ impl Bounds {
         }
     }
 
+    /// Takes in the bounds of further rows of the same table.
+    pub fn widen(&mut self, other: Self) {
+        if self.rows == 0 {
+            *self = other;
+            return;
+        }
+        self.rows += other.rows;
+        for (mine, theirs) in self.columns.iter_mut().zip(other.columns) {
+            // Unknown in one part is unknown in the whole; NULLs alone have no
+            // bounds either, and are never looked for by them.
+            *mine = mine.take().zip(theirs).map(|((lo, hi), (low, high))| {
+                let lo = if low < lo { low } else { lo };
+                let hi = if high > hi { high } else { hi };
+                (lo, hi)
+            });
+        }
+    }
+
     /// As Delta's `stats`.
     pub fn to_json(&self, table: &Table) -> String {
         let (mut least, mut greatest) = (Map::new(), Map::new());

@@ -10,6 +10,9 @@ use crate::query::{Limits, QueryEngine};
 use crate::tests::harness::{ALL_VCPUS, PATIENCE, T0, batch, files, number, vcpu_row, wire};
 use crate::wal::{Layout, RealDisk, Wal};
 
+mod merges;
+mod versions;
+
 /// Stores whose next flush ends at a step, as if the process had died there.
 pub static END_AT: Mutex<Vec<(PathBuf, Step)>> = Mutex::new(Vec::new());
 
@@ -82,6 +85,10 @@ impl Opened {
     }
 
     async fn rows(&self) -> String {
+        self.answer(ALL_VCPUS).await
+    }
+
+    async fn answer(&self, sql: &str) -> String {
         let engine = QueryEngine::new(
             Arc::clone(&self.store) as _,
             Limits {
@@ -90,7 +97,7 @@ impl Opened {
             },
         )
         .unwrap();
-        let (_, rows) = engine.collect(ALL_VCPUS).await.unwrap();
+        let (_, rows) = engine.collect(sql).await.unwrap();
         arrow::util::pretty::pretty_format_batches(&rows)
             .unwrap()
             .to_string()

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::DataFile;
 use crate::Error;
@@ -45,12 +46,24 @@ pub fn repair_log(table_dir: &Path, quarantine: &Path) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Removes data files that no commit names.
+/// Removes data files that no commit names, and those that one took out of the
+/// table at least `keep` ago, by their times in ms since 1970 UTC.
 ///
 /// # Errors
 /// A directory can't be read.
-pub fn remove_orphans(table_dir: &Path, live: &[Arc<DataFile>]) -> Result<(), Error> {
-    let live: HashSet<&str> = live.iter().map(|f| f.path.as_str()).collect();
+pub fn remove_dead(
+    table_dir: &Path,
+    live: &[Arc<DataFile>],
+    removed: &[(String, i64)],
+    keep: Duration,
+) -> Result<(), Error> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let before = now.unwrap_or_default().saturating_sub(keep).as_millis();
+    let kept = removed
+        .iter()
+        .filter(|(_, at)| i128::from(*at) > i128::try_from(before).unwrap_or(i128::MAX))
+        .map(|(path, _)| path.as_str());
+    let live: HashSet<&str> = live.iter().map(|f| f.path.as_str()).chain(kept).collect();
     for folder in list(table_dir)?
         .into_iter()
         .filter(|p| p.is_dir() && !p.ends_with("_delta_log"))
@@ -66,7 +79,7 @@ pub fn remove_orphans(table_dir: &Path, live: &[Arc<DataFile>]) -> Result<(), Er
                 n.starts_with("part-") || (n.starts_with(".part-") && n.ends_with(".tmp"))
             });
             if ours && !live.contains(relative) {
-                tracing::info!(path = %path.display(), "removing a file of an interrupted flush");
+                tracing::info!(path = %path.display(), "removing a file that is no part of the table");
                 fs::remove_file(&path).map_err(Error::io("remove", &path))?;
             }
         }

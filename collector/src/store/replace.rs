@@ -1,0 +1,96 @@
+//! One file in the place of several with the same rows, and the end of those.
+//!
+//! Order as in a flush: written → synced and named → committed → commit synced
+//! → queries see it. Ended before the commit, the new file is an orphan; ended
+//! after it, the next start reads the new list of files.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::flush::{is_injected, step};
+use super::parquet::{self, NewFile};
+use super::{DataFile, Snapshot, Step, Store, tidy};
+use crate::Error;
+
+impl Store {
+    /// Puts a file in the place of live ones, whose rows it holds.
+    ///
+    /// # Errors
+    /// Some of them are not live any more, or their rows are not as many, or
+    /// the disk or the table's log fails; all stays as it was.
+    pub async fn replace(
+        &self,
+        table: usize,
+        old: &[Arc<DataFile>],
+        new: NewFile,
+    ) -> Result<(), Error> {
+        let _alone = self.flush.lock().await;
+        let (dir, log) = (self.table_dir(table), &self.logs[table]);
+        if let Err(error) = self.publish(table, old, &new) {
+            if !is_injected(&error) {
+                parquet::discard(&dir, &new);
+            }
+            return Err(error);
+        }
+        let paths: Vec<String> = old.iter().map(|file| file.path.clone()).collect();
+        if let Err(error) = log.replace(&paths, std::slice::from_ref(&new)).await {
+            // While it is not known whether the commit is there, the file
+            // stays: if it is not, the file goes as an orphan later.
+            log.reload().await?;
+            if log.files().await?.iter().all(|file| file.path != new.path) {
+                parquet::discard(&dir, &new);
+                return Err(error);
+            }
+        }
+        step(Step::Committed, &dir)?;
+        // Past the commit nothing may take the new file away again: an error
+        // here is told, and the list of files is taken over all the same.
+        let synced = log.sync().await;
+        let files = log.files().await?;
+        let _change = self.lock();
+        let mut next = Snapshot::clone(&self.snapshot.load());
+        next.tables[table].files = Arc::new(files);
+        self.snapshot.store(Arc::new(next));
+        if let Err(error) = synced {
+            tracing::warn!(error = %crate::error::chain(&error), "commit of a merge not synced; replaced files stay");
+        }
+        Ok(())
+    }
+
+    fn publish(&self, table: usize, old: &[Arc<DataFile>], new: &NewFile) -> Result<(), Error> {
+        let dir = self.table_dir(table);
+        step(Step::Written, &dir)?;
+        self.check(table, old, new)?;
+        parquet::publish(&dir, new)?;
+        step(Step::Named, &dir)
+    }
+
+    fn check(&self, table: usize, old: &[Arc<DataFile>], new: &NewFile) -> Result<(), Error> {
+        let live = &self.snapshot.load().tables[table].files;
+        let name = headroom_core::metric::TABLES[table].name;
+        if !old.iter().all(|o| live.iter().any(|f| f.path == o.path)) {
+            let told = "an input was taken out of the table meanwhile";
+            return Err(Error::table("merge files of", name)(told));
+        }
+        let rows: u64 = old.iter().map(|file| file.bounds.rows).sum();
+        if rows != new.bounds.rows {
+            let told = format!("{rows} rows went in and {} came out", new.bounds.rows);
+            return Err(Error::table("merge files of", name)(told));
+        }
+        Ok(())
+    }
+
+    /// Deletes files of a table that were replaced that long ago.
+    ///
+    /// # Errors
+    /// The table's log or a directory can't be read.
+    pub async fn delete_replaced(&self, table: usize, keep: Duration) -> Result<(), Error> {
+        let _alone = self.flush.lock().await;
+        let log = &self.logs[table];
+        // By the log, which knows of a commit that reported an error.
+        log.reload().await?;
+        let (mut live, removed) = (log.files().await?, log.removed().await?);
+        live.extend(self.snapshot.load().tables[table].files.iter().cloned());
+        tidy::remove_dead(&self.table_dir(table), &live, &removed, keep)
+    }
+}
