@@ -8,11 +8,13 @@ use datafusion::common::Result;
 use datafusion::datasource::MemTable;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use headroom_core::metric::TABLES;
+use headroom_core::metric::{TABLES, Table};
+use headroom_core::rows::{VM_DISKS, VM_MEMORY, VM_NUMA, VM_QUEUES};
 
 use super::Rows;
 use super::hist::{hist_count, hist_merge, hist_quantile};
 use super::provider::HotAndStored;
+use crate::schema;
 use crate::store::Snapshot;
 
 /// The latest state of each recommendation. States of one instant are told
@@ -22,6 +24,14 @@ const RECOMMENDATIONS: &str = "CREATE VIEW recommendations AS \
       SELECT *, row_number() OVER (PARTITION BY id ORDER BY ts DESC, \
         CASE state WHEN 'proposed' THEN 1 ELSE 0 END) AS nth \
       FROM recommendation_log) WHERE nth = 1";
+
+/// Tables under the names that people look for first.
+const ALSO: &[(&str, &Table)] = &[
+    ("block_io", &VM_DISKS),
+    ("virtio", &VM_QUEUES),
+    ("numa", &VM_NUMA),
+    ("memory", &VM_MEMORY),
+];
 
 /// Functions that make rows or bytes out of nothing: one call can take more
 /// memory than the pool knows of (`repeat` alone aborted the process).
@@ -73,9 +83,11 @@ pub async fn context(
     context.register_udf(hist_count());
     context.register_udaf(hist_merge());
     let snapshot: Arc<Snapshot> = rows.snapshot();
-    for (i, table) in TABLES.iter().enumerate() {
+    let all = TABLES.iter().map(|table| (table.name, *table));
+    for (name, table) in all.chain(ALSO.iter().copied()) {
+        let i = schema::index(table);
         context.register_table(
-            table.name,
+            name,
             Arc::new(HotAndStored::new(
                 i,
                 Arc::clone(&snapshot),
@@ -91,9 +103,9 @@ pub async fn context(
 /// Table `column_comments`: unit and description of every column.
 fn comments() -> Result<MemTable> {
     let all = || {
-        TABLES
-            .iter()
-            .flat_map(|t| t.columns.iter().map(move |c| (t.name, c)))
+        let all = TABLES.iter().map(|table| (table.name, *table));
+        all.chain(ALSO.iter().copied())
+            .flat_map(|(name, t)| t.columns.iter().map(move |c| (name, c)))
     };
     let field = |name| Field::new(name, DataType::Utf8, false);
     let schema = Arc::new(Schema::new(vec![

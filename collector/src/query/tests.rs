@@ -118,3 +118,31 @@ async fn limits_are_named() {
     let types = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'vcpus' AND column_name = 'ready_ns' AND data_type = 'Int64'";
     assert_eq!(one(&engine, types).await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_table_people_look_for_is_there_with_its_units() {
+    let engine = engine(1);
+    for name in [
+        "vms",
+        "vcpus",
+        "hosts",
+        "block_io",
+        "virtio",
+        "numa",
+        "memory",
+        "blame",
+        "forecasts",
+        "recommendations",
+        "events",
+    ] {
+        let rows = format!("SELECT count(*) FROM {name} WHERE true");
+        one(&engine, &rows).await;
+    }
+    let same =
+        |name: &str| format!("SELECT count(*) FROM column_comments WHERE table_name = '{name}'");
+    let (by, also) = (
+        one(&engine, &same("vm_disks")).await,
+        one(&engine, &same("block_io")).await,
+    );
+    assert!(by > 5 && by == also, "{by} {also}");
+}
