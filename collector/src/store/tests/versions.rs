@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use headroom_core::metric::Table;
+use headroom_tests::require::{Need, have};
 
 use super::merges::merge_all;
 use super::open;
@@ -55,6 +56,25 @@ async fn a_table_of_an_older_version_gets_the_new_columns() {
     assert_eq!(opened.answer(known).await, first);
     drop(opened);
     assert_eq!(open(dir.path()).await.answer(known).await, first);
+    if let Some(theirs) = by_duckdb(dir.path(), known) {
+        assert_eq!(
+            (theirs["rows"].as_i64(), theirs["hists"].as_i64()),
+            (Some(6), Some(3))
+        );
+    }
+}
+
+/// The one row of an answer by DuckDB's own reader of Delta tables; `None`
+/// where it is not installed.
+fn by_duckdb(data: &Path, sql: &str) -> Option<serde_json::Value> {
+    if !have("duckdb", &[Need::Python]) {
+        return None;
+    }
+    let script = headroom_tests::script("duck.py");
+    let mut command = std::process::Command::new(headroom_tests::python());
+    let text = headroom_tests::output(command.arg(script).arg(data).arg(sql)).unwrap();
+    let rows: serde_json::Value = serde_json::from_str(&text).unwrap();
+    Some(rows[0].clone())
 }
 
 #[tokio::test]
