@@ -67,6 +67,8 @@ pub(super) struct State {
     closed: bool,
     /// The keeper is to write what is left and to end.
     pub stopping: bool,
+    /// Why the spool can't be used; `None` when it can.
+    pub spool_problem: Option<String>,
     pub stats: QueueStats,
 }
 
@@ -88,6 +90,16 @@ pub(super) enum Stage {
     Kept,
 }
 
+/// What became of a batch while it was written.
+pub(super) enum Written {
+    /// It is on the disk only.
+    OnDisk,
+    /// It is the oldest and kept in memory as well.
+    Kept,
+    /// It was acked or rejected meanwhile.
+    Settled,
+}
+
 impl Queue {
     /// An empty queue of at most that many bytes of memory.
     #[must_use]
@@ -107,7 +119,7 @@ impl Queue {
         let mut state = self.lock();
         state.last_seq += 1;
         batch.seq = state.last_seq;
-        let entry = Entry::new(&batch, Stage::Memory);
+        let entry = Entry::new(&batch);
         drop(batch);
         while state.stats.bytes + entry.cost() > self.limit_bytes
             && let Some(oldest) = state.droppable()
@@ -165,10 +177,25 @@ impl Queue {
         Some(rows)
     }
 
+    /// Why batches are in memory only; `None` when the spool works, or when
+    /// there is none.
+    #[must_use]
+    pub fn spool_problem(&self) -> Option<String> {
+        self.lock().spool_problem.clone()
+    }
+
     /// What the queue holds and what it lost.
     #[must_use]
     pub fn stats(&self) -> QueueStats {
         self.lock().stats
+    }
+
+    /// Batches that are in memory and not on the disk.
+    #[must_use]
+    pub fn memory_batches(&self) -> usize {
+        let state = self.lock();
+        let memory = state.entries.iter().filter(|e| e.stage != Stage::Kept);
+        memory.count()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -222,9 +249,10 @@ impl State {
     /// Whether the first entry is the oldest batch of all.
     pub fn is_head(&self) -> bool {
         self.sent
-            || self.entries.front().is_some_and(|first| {
-                first.stage == Stage::Kept || self.disk.batches == 0
-            })
+            || self
+                .entries
+                .front()
+                .is_some_and(|first| first.stage == Stage::Kept || self.disk.batches == 0)
     }
 
     fn is_empty(&self) -> bool {
@@ -232,9 +260,11 @@ impl State {
     }
 
     fn droppable(&mut self) -> Option<Entry> {
-        let at = self.entries.iter().enumerate().position(|(i, entry)| {
-            entry.stage == Stage::Memory && !(i == 0 && self.sent)
-        })?;
+        let at = self
+            .entries
+            .iter()
+            .enumerate()
+            .position(|(i, entry)| entry.stage == Stage::Memory && !(i == 0 && self.sent))?;
         self.entries.remove(at)
     }
 
@@ -243,32 +273,89 @@ impl State {
         self.dropped_from_memory += rows;
     }
 
-    pub fn remember(&mut self, entry: &Entry) {
+    fn remember(&mut self, entry: &Entry) {
         self.stats.bytes += entry.cost();
         self.stats.batches += 1;
         self.stats.rows += entry.rows;
     }
 
-    pub fn forget(&mut self, entry: &Entry) {
+    fn forget(&mut self, entry: &Entry) {
         self.stats.bytes -= entry.cost();
         self.stats.batches -= 1;
         self.stats.rows -= entry.rows;
     }
 
-    /// Batches that are on the disk only, from now on or no longer.
-    pub fn move_to_disk(&mut self, entry: &Entry) {
-        self.stats.bytes -= entry.cost();
-        self.disk.batches += 1;
-        self.disk.rows += entry.rows;
+    /// The oldest entry that is to go to the disk. Not one that was sent
+    /// before an older one was found there: the order would not be kept.
+    pub fn to_write(&mut self) -> Option<&mut Entry> {
+        let skip = usize::from(self.sent && self.disk.batches > 0);
+        let mut entries = self.entries.iter_mut().skip(skip);
+        entries.find(|entry| entry.stage == Stage::Memory)
+    }
+
+    /// The entry that was being written is on the disk, or is not.
+    pub fn written(&mut self, ok: bool) -> Written {
+        let writing = |entry: &Entry| entry.stage == Stage::Writing;
+        let Some(at) = self.entries.iter().position(writing) else {
+            return Written::Settled;
+        };
+        if !ok {
+            self.entries[at].stage = Stage::Memory;
+        } else if at == 0 && self.disk.batches == 0 {
+            self.entries[at].stage = Stage::Kept;
+            return Written::Kept;
+        } else if let Some(entry) = self.entries.remove(at) {
+            self.stats.bytes -= entry.cost();
+            self.disk.batches += 1;
+            self.disk.rows += entry.rows;
+        }
+        Written::OnDisk
+    }
+
+    /// The oldest batch on the disk is in memory too.
+    pub fn loaded(&mut self, entry: Entry) {
+        self.stats.bytes += entry.cost();
+        self.disk.batches -= 1;
+        self.disk.rows -= entry.rows;
+        self.entries.push_front(entry);
+    }
+
+    /// Batches on the disk were dropped.
+    pub fn dropped_on_disk(&mut self, amount: Amount) {
+        self.gone(amount);
+        self.stats.dropped_rows += amount.rows;
+    }
+
+    /// Batches on the disk were damaged.
+    pub fn lost(&mut self, amount: Amount) {
+        self.gone(amount);
+        self.stats.damaged_rows += amount.rows;
+    }
+
+    fn gone(&mut self, amount: Amount) {
+        self.disk.batches -= amount.batches;
+        self.disk.rows -= amount.rows;
+        self.stats.batches -= amount.batches;
+        self.stats.rows -= amount.rows;
     }
 }
 
 impl Entry {
-    pub fn new(batch: &v1::Batch, stage: Stage) -> Self {
+    fn new(batch: &v1::Batch) -> Self {
         Self {
             wire: batch.encode_to_vec().into(),
             rows: batch.chunks.iter().map(|c| u64::from(c.rows)).sum(),
-            stage,
+            stage: Stage::Memory,
+            name: (batch.epoch, batch.seq),
+        }
+    }
+
+    /// One read back from the disk.
+    pub fn read(batch: &v1::Batch, wire: Vec<u8>, rows: u64) -> Self {
+        Self {
+            wire: wire.into(),
+            rows,
+            stage: Stage::Kept,
             name: (batch.epoch, batch.seq),
         }
     }

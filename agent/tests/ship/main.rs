@@ -86,7 +86,7 @@ async fn dropped_connections_and_refusals() {
     let queue = Arc::new(Queue::new(1 << 20));
     let task = shipper(&queue, server.address);
     for name in 0..100 {
-        queue.push(&batch(name, 3));
+        queue.push(batch(name, 3));
     }
     queue.close();
     tokio::time::timeout(Duration::from_secs(60), task)
@@ -121,7 +121,7 @@ async fn a_collector_that_restarts() {
     let task = shipper(&queue, address);
     for round in 0..5 {
         for n in 0..20 {
-            queue.push(&batch(round * 20 + n, 1));
+            queue.push(batch(round * 20 + n, 1));
         }
         // Some of the round, not all: the rest goes to the next server.
         let some = usize::try_from(round * 20 + 5).unwrap();
@@ -152,7 +152,7 @@ async fn an_outage_longer_than_the_buffer() {
     let mut pushed = 0;
     for name in 0..1_000 {
         let rows = u32::try_from(name % 7 + 1).unwrap();
-        queue.push(&batch(name, rows));
+        queue.push(batch(name, rows));
         pushed += u64::from(rows);
         assert!(queue.stats().bytes <= 20_000);
     }
@@ -193,7 +193,7 @@ async fn an_invalid_batch_does_not_block_the_others() {
     let server = Server::start(&store, any_port()).await;
     let queue = Arc::new(Queue::new(1 << 20));
     for name in 0..4 {
-        queue.push(&batch(name, 10));
+        queue.push(batch(name, 10));
     }
     queue.close();
     let task = shipper(&queue, server.address);

@@ -53,7 +53,9 @@ impl Cursor {
             file.read_exact_at(&mut bytes, slot * SLOT as u64).ok()?;
             decode(&bytes)
         };
-        let newest = (0..SLOTS).filter_map(read).max_by_key(|(version, _)| *version);
+        let newest = (0..SLOTS)
+            .filter_map(read)
+            .max_by_key(|(version, _)| *version);
         let (version, mark) = newest.unzip();
         Ok((
             Self {

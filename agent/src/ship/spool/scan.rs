@@ -65,7 +65,11 @@ pub fn scan(dir: &Path, mark: Option<Mark>) -> io::Result<Found> {
     // Rows that the record to come has before it.
     let mut expected = mark.map(|mark| mark.before_rows);
     for number in numbers {
-        let start = if number == from.segment { from.offset } else { 0 };
+        let start = if number == from.segment {
+            from.offset
+        } else {
+            0
+        };
         let Some(read) = (number >= from.segment)
             .then(|| segment(&path(dir, number), number, start))
             .flatten()
@@ -96,7 +100,11 @@ pub fn scan(dir: &Path, mark: Option<Mark>) -> io::Result<Found> {
 }
 
 fn number(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.strip_suffix(".seg")?.parse().ok()
+    path.file_name()?
+        .to_str()?
+        .strip_suffix(".seg")?
+        .parse()
+        .ok()
 }
 
 /// The segment from `start` on, and the rows before and up to the end of these
