@@ -116,6 +116,7 @@ impl Spool {
             left.damaged_rows += segment.lost_rows;
             left.damaged_segments += u64::from(segment.damaged);
         }
+        left.damaged_rows += found.lost_rows;
         let mark = mark.unwrap_or_default();
         let known = found.done_rows + left.waiting.rows + left.damaged_rows;
         left.dropped_rows = found.pushed_rows.saturating_sub(known) + mark.memory_dropped_rows;
@@ -128,7 +129,8 @@ impl Spool {
             cursor,
             next: Mark {
                 pushed_rows: found.pushed_rows,
-                done_rows: found.done_rows,
+                done_rows: found.done_rows + found.lost_rows,
+                before_rows: mark.before_rows + found.lost_rows,
                 ..mark
             },
             held: None,
@@ -168,12 +170,15 @@ impl Spool {
         segment.batches += 1;
         segment.rows += rows;
         self.dirty = true;
+        let (number, end) = (segment.number, segment.end);
         let before = self.next.pushed_rows;
         self.next.pushed_rows += rows;
+        // So that a torn tail can be counted; the batch is there without it.
+        let _ = self.write_cursor();
         Ok(Place {
-            segment: segment.number,
+            segment: number,
             start,
-            end: segment.end,
+            end,
             before,
             rows: count,
         })
@@ -366,7 +371,11 @@ impl Spool {
         }
         let segment = &mut self.segments[at];
         dropped.add(segment.batches, segment.rows);
-        self.next.done_rows += std::mem::take(&mut segment.lost_rows);
+        let lost = std::mem::take(&mut segment.lost_rows);
+        self.next.done_rows += lost;
+        if held.is_none() {
+            self.next.before_rows += segment.rows + lost;
+        }
         (segment.batches, segment.rows, segment.damaged) = (0, 0, false);
         match keep {
             Some(end) => (segment.end, segment.bytes) = (end, end),
@@ -410,6 +419,7 @@ impl Spool {
                 break;
             }
             self.next.done_rows += first.lost_rows;
+            self.next.before_rows += first.lost_rows;
             let (number, damaged) = (first.number, first.damaged);
             self.segments.pop_front();
             if self.next.segment <= number {
@@ -454,3 +464,6 @@ fn remove(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
 mod server;
+mod spool;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

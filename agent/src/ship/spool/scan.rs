@@ -37,6 +37,8 @@ pub struct Found {
     pub pushed_rows: u64,
     /// Rows done.
     pub done_rows: u64,
+    /// Rows lost with whole files.
+    pub lost_rows: u64,
     /// Greatest number of a file.
     pub last_number: u64,
 }
@@ -91,10 +93,13 @@ pub fn scan(dir: &Path, mark: Option<Mark>) -> io::Result<Found> {
         expected = span.map(|(_, end)| end).or(expected);
         found.segments.push_back(segment);
     }
+    // What was written last and is not there: torn, or a power cut.
     let ends = expected.unwrap_or(0);
     found.pushed_rows = ends.max(from.pushed_rows);
-    if let Some(last) = found.segments.back_mut().filter(|last| last.damaged) {
-        last.lost_rows = found.pushed_rows - ends;
+    let lost = found.pushed_rows - ends;
+    match found.segments.back_mut() {
+        Some(last) => last.lost_rows = lost,
+        None => found.lost_rows = lost,
     }
     Ok(found)
 }
