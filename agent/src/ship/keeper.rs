@@ -148,7 +148,7 @@ impl Work {
         if self.pause.is_some() {
             return state.stopping.then_some(Task::End);
         }
-        if let Some(entry) = state.to_write() {
+        if let Some(entry) = state.unwritten() {
             entry.stage = Stage::Writing;
             return Some(Task::Write(entry.wire.clone(), entry.rows));
         }
@@ -216,7 +216,7 @@ impl Work {
     }
 
     fn load(&mut self) {
-        let next = self.spool.as_mut().map_or(Next::Empty, Spool::next);
+        let next = self.spool.as_mut().map_or(Next::Empty, Spool::read);
         let mut state = self.queue.lock();
         match next {
             Next::Batch { wire, rows } => match v1::Batch::decode(&wire[..]) {

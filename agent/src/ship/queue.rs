@@ -190,6 +190,12 @@ impl Queue {
         self.lock().stats
     }
 
+    /// Whether nobody knows yet what is on the disk.
+    #[must_use]
+    pub fn is_opening(&self) -> bool {
+        self.lock().opening
+    }
+
     /// Batches that are in memory and not on the disk.
     #[must_use]
     pub fn memory_batches(&self) -> usize {
@@ -287,7 +293,7 @@ impl State {
 
     /// The oldest entry that is to go to the disk. Not one that was sent
     /// before an older one was found there: the order would not be kept.
-    pub fn to_write(&mut self) -> Option<&mut Entry> {
+    pub fn unwritten(&mut self) -> Option<&mut Entry> {
         let skip = usize::from(self.sent && self.disk.batches > 0);
         let mut entries = self.entries.iter_mut().skip(skip);
         entries.find(|entry| entry.stage == Stage::Memory)

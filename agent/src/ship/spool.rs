@@ -186,7 +186,7 @@ impl Spool {
 
     /// The oldest batch after the one read last. It is held, and never
     /// dropped, until [`Self::done`].
-    pub fn next(&mut self) -> Next {
+    pub fn read(&mut self) -> Next {
         let Some(segment) = self.segments.iter_mut().find(|s| s.batches > 0) else {
             return Next::Empty;
         };
@@ -195,7 +195,7 @@ impl Spool {
             false => MAGIC.len() as u64,
         };
         let (number, end) = (segment.number, segment.end);
-        match self.read(number, start, end) {
+        match self.record(number, start, end) {
             Ok(Record { before, rows, wire }) => {
                 let place = Place {
                     segment: number,
@@ -384,7 +384,7 @@ impl Spool {
         Ok(true)
     }
 
-    fn read(&mut self, number: u64, at: u64, end: u64) -> Result<Record, record::Fault> {
+    fn record(&mut self, number: u64, at: u64, end: u64) -> Result<Record, record::Fault> {
         let file = match self.reading.take() {
             Some((open, file)) if open == number => file,
             _ => File::open(scan::path(&self.dir, number))?,

@@ -168,8 +168,8 @@ async fn an_outage_longer_than_the_buffer() {
     let stored = store.lock().unwrap().rows();
     assert_eq!(stored + dropped, pushed, "every row is stored or counted");
     assert_eq!(queue.stats().dropped_rows, dropped);
-    let batches = store.lock().unwrap().order.len() as u64;
-    assert_complete(&store, batches);
+    let order = store.lock().unwrap().order.clone();
+    assert!(order.is_sorted() && order.len() < 1_000, "{order:?}");
     // The newest are those that are kept.
     let last = store
         .lock()

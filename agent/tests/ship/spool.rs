@@ -52,7 +52,7 @@ async fn a_restart_in_an_outage_loses_nothing() {
         queue.close();
         assert!(keeper.finish(FINISH).await);
         let stats = queue.stats();
-        assert_eq!((stats.rows, queue.memory_batches() as u64), (pushed, 1));
+        assert_eq!((stats.rows, queue.memory_batches() as u64), (pushed, 0));
         task.abort();
     }
     let server = Server::start(&store, address).await;
@@ -72,7 +72,7 @@ async fn a_restart_in_an_outage_loses_nothing() {
     assert_eq!(store.lock().expect("store").order, expected);
     let (mut spool, left) = Spool::open(dir.path(), 1 << 30).expect("open");
     assert_eq!((left.waiting.batches, left.dropped_rows), (0, 0));
-    assert_eq!(spool.next(), Next::Empty);
+    assert_eq!(spool.read(), Next::Empty);
     server.kill().await;
 }
 
@@ -143,6 +143,116 @@ async fn without_a_disk_it_is_a_queue_in_memory() {
     server.kill().await;
 }
 
+/// Random pushes, acks and restarts: every row is acked, dropped or waiting,
+/// and what is acked comes in order.
+#[tokio::test]
+async fn no_row_is_unaccounted_over_restarts() {
+    const CAP: u64 = 32 << 10;
+    for _ in 0..10 {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (mut pushed, mut acked, mut run) = (0, 0, 1);
+        let (mut queue, mut keeper) = start(dir.path(), CAP);
+        let mut last = (0, 0);
+        for _ in 0..400 {
+            match rand::random_range(0..100) {
+                0..60 => {
+                    let rows = rand::random_range(1..9);
+                    queue.push(epoch(batch(0, rows), run));
+                    pushed += u64::from(rows);
+                }
+                60..97 => {
+                    until("opened or written", || !queue.is_opening()).await;
+                    if queue.stats().batches == 0 {
+                        continue;
+                    }
+                    let head = queue.head().await.expect("a batch");
+                    assert!(last < (head.epoch, head.seq), "{last:?}");
+                    last = (head.epoch, head.seq);
+                    acked += u64::from(head.chunks[0].rows);
+                    assert!(queue.acked(last.0, last.1));
+                }
+                _ => {
+                    assert!(keeper.finish(FINISH).await);
+                    (queue, keeper) = start(dir.path(), CAP);
+                    run += 1;
+                }
+            }
+        }
+        assert!(keeper.finish(FINISH).await);
+        let stats = queue.stats();
+        assert_eq!(stats.rows + acked + stats.dropped_rows, pushed);
+        let (_, left) = Spool::open(dir.path(), CAP).expect("open");
+        assert_eq!(
+            (left.waiting.rows, left.dropped_rows),
+            (stats.rows, stats.dropped_rows)
+        );
+    }
+}
+
+/// A file system of its own, so that it can be full.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut command = Command::new("mount");
+        let command = command.args(["-t", "tmpfs", "-o", "size=128k", "none"]);
+        let mounted = command.arg(dir.path()).stderr(Stdio::null()).status();
+        mounted
+            .is_ok_and(|status| status.success())
+            .then(|| Self(dir))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_costs_no_row() {
+    let Some(disk) = Tmpfs::mount() else {
+        println!("skip: no tmpfs can be mounted");
+        return;
+    };
+    let store = Shared::default();
+    let server = Server::start(&store, any_port()).await;
+    let address = server.address;
+    server.kill().await;
+    let (queue, keeper) = start(&disk.0.path().join("spool"), 1 << 30);
+    let task = shipper(&queue, address);
+    for name in 0..800 {
+        queue.push(batch(name, 3));
+    }
+    until("the disk is full", || queue.spool_problem().is_some()).await;
+    let full = queue.stats();
+    assert!(full.disk_bytes > 64 << 10 && queue.memory_batches() > 0);
+    assert_eq!((full.rows, full.dropped_rows), (2_400, 0));
+    let server = Server::start(&store, address).await;
+    until("all stored", || queue.stats().acked_rows == 2_400).await;
+    // There is room again: what comes now goes to the disk.
+    until("the spool works again", || {
+        queue.push(batch(1_000, 1));
+        queue.spool_problem().is_none()
+    })
+    .await;
+    queue.close();
+    tokio::time::timeout(FINISH, task)
+        .await
+        .expect("shipped")
+        .expect("task");
+    assert!(keeper.finish(FINISH).await);
+    let batches = store.lock().expect("store").order.len() as u64;
+    super::assert_complete(&store, batches);
+    println!(
+        "disk full at {} B: {} rows stored, 0 lost",
+        full.disk_bytes,
+        store.lock().expect("store").rows()
+    );
+    server.kill().await;
+}
+
 /// The agent's own binary with a window a second and no probes.
 struct Agent {
     child: Child,
@@ -200,7 +310,7 @@ fn names(dir: &Path) -> BTreeSet<(u64, u64)> {
     }
     let (mut spool, _) = Spool::open(copy.path(), 64 << 20).expect("open");
     let mut names = BTreeSet::new();
-    while let Next::Batch { wire, .. } = spool.next() {
+    while let Next::Batch { wire, .. } = spool.read() {
         let batch = Batch::decode(&wire[..]).expect("batch");
         names.insert((batch.epoch, batch.seq));
         spool.done().expect("done");
@@ -236,6 +346,8 @@ async fn an_agent_killed_ten_times() {
                 .await;
             }
         }
+        // At any moment of its work.
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..1_500))).await;
         agent.kill();
         spooled.extend(names(&spool_dir(dir.path())));
     }
