@@ -45,6 +45,7 @@ impl Keeper {
             dirty_since: None,
             pause: None,
             failures: 0,
+            last_try: false,
         };
         let thread = std::thread::Builder::new().name("spool".into());
         Ok(Self {
@@ -77,6 +78,8 @@ struct Work {
     /// After a failure: not before.
     pause: Option<Instant>,
     failures: u32,
+    /// Whether the disk was tried once more at the end.
+    last_try: bool,
 }
 
 /// What to do next.
@@ -117,6 +120,9 @@ impl Work {
         let mut state = queue.lock();
         loop {
             if self.pause.is_some_and(|until| Instant::now() >= until) {
+                self.pause = None;
+            }
+            if state.stopping && !std::mem::replace(&mut self.last_try, true) {
                 self.pause = None;
             }
             if let Some(task) = self.due(&mut state) {
