@@ -14,6 +14,7 @@
 
 mod cursor;
 mod record;
+mod room;
 mod scan;
 
 use std::collections::VecDeque;
@@ -304,86 +305,6 @@ impl Spool {
         self.segments.iter_mut().find(|s| s.number == number)
     }
 
-    fn start_segment(&mut self) -> io::Result<()> {
-        self.seal();
-        // Counted up also when it fails: the name may be taken.
-        self.last_number += 1;
-        let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create_new(true);
-        let file = options.open(scan::path(&self.dir, self.last_number))?;
-        self.new_entries = true;
-        if let Err(error) = file.write_all_at(MAGIC, 0) {
-            let _ = remove(&scan::path(&self.dir, self.last_number));
-            return Err(error);
-        }
-        let magic = MAGIC.len() as u64;
-        self.segments.push_back(Segment {
-            number: self.last_number,
-            end: magic,
-            bytes: magic,
-            ..Segment::default()
-        });
-        self.active = Some(file);
-        Ok(())
-    }
-
-    /// No more goes into the last segment.
-    fn seal(&mut self) {
-        if let Some(file) = self.active.take()
-            && std::mem::take(&mut self.dirty)
-            && let Err(error) = file.sync_data()
-        {
-            tracing::warn!(%error, "spool segment not synced");
-        }
-    }
-
-    fn make_room(&mut self, len: u64, dropped: &mut Amount) -> io::Result<()> {
-        let new_segment = MAGIC.len() as u64;
-        while self.bytes() + len + new_segment > self.cap {
-            if !self.drop_oldest(dropped)? {
-                let full = "agent.spool_size is smaller than the batch";
-                return Err(io::Error::new(io::ErrorKind::StorageFull, full));
-            }
-        }
-        Ok(())
-    }
-
-    /// Drops the oldest segment, or what follows the held batch in it: that
-    /// one may be stored already, so nobody could say whether it was lost.
-    fn drop_oldest(&mut self, dropped: &mut Amount) -> io::Result<bool> {
-        let held = self.held;
-        let Some(at) = self
-            .segments
-            .iter()
-            .position(|s| held.is_none_or(|h| h.segment != s.number) || s.bytes > h_end(held))
-        else {
-            return Ok(false);
-        };
-        if at + 1 == self.segments.len() {
-            self.seal();
-        }
-        let number = self.segments[at].number;
-        let path = scan::path(&self.dir, number);
-        let keep = held.filter(|h| h.segment == number).map(|h| h.end);
-        match keep {
-            Some(end) => OpenOptions::new().write(true).open(path)?.set_len(end)?,
-            None => remove(&path)?,
-        }
-        let segment = &mut self.segments[at];
-        dropped.add(segment.batches, segment.rows);
-        let lost = std::mem::take(&mut segment.lost_rows);
-        self.next.done_rows += lost;
-        if held.is_none() {
-            self.next.before_rows += segment.rows + lost;
-        }
-        (segment.batches, segment.rows, segment.damaged) = (0, 0, false);
-        match keep {
-            Some(end) => (segment.end, segment.bytes) = (end, end),
-            None => drop(self.segments.remove(at)),
-        }
-        Ok(true)
-    }
-
     fn record(&mut self, number: u64, at: u64, end: u64) -> Result<Record, record::Fault> {
         let file = match self.reading.take() {
             Some((open, file)) if open == number => file,
@@ -452,10 +373,6 @@ impl Amount {
         self.batches += batches;
         self.rows += rows;
     }
-}
-
-fn h_end(held: Option<Place>) -> u64 {
-    held.map_or(0, |h| h.end)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
