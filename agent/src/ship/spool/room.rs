@@ -44,10 +44,17 @@ impl Spool {
 
     pub(super) fn make_room(&mut self, len: u64, dropped: &mut Amount) -> io::Result<()> {
         let new_segment = MAGIC.len() as u64;
+        let full = || {
+            let text = "the batch is larger than half of agent.spool_size";
+            io::Error::new(io::ErrorKind::StorageFull, text)
+        };
+        // Before everything else is dropped for it.
+        if len > self.cap / 2 {
+            return Err(full());
+        }
         while self.bytes() + len + new_segment > self.cap {
             if !self.drop_oldest(dropped)? {
-                let full = "agent.spool_size is smaller than the batch";
-                return Err(io::Error::new(io::ErrorKind::StorageFull, full));
+                return Err(full());
             }
         }
         Ok(())
