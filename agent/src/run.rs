@@ -147,7 +147,7 @@ pub async fn run_prepared(
             memory_batches = queue.memory_batches(),
             spool_finished = finished,
             dropped_rows = left.dropped_rows,
-            "agent stopped with rows not shipped; those in the spool are next time"
+            "agent stopped with rows not shipped; the spool ships them after the next start"
         ),
     }
     Ok(())
