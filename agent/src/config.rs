@@ -22,6 +22,8 @@ pub const DEFAULT_ATTACH: &str = "auto";
 /// Default of [`Raw::buffer`]: a window of a VM with one
 /// vCPU takes 0.6 KB, so 32 MiB hold 8 hours of 20 such VMs.
 pub const DEFAULT_BUFFER: &str = "32 MiB";
+/// Default of [`Raw::spool_size`]: 60 hours of these.
+pub const DEFAULT_SPOOL_SIZE: &str = "256 MiB";
 
 /// Section `[agent]` as written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,13 +33,15 @@ pub struct Raw {
     pub collector: String,
     /// Length of a window; windows end at its multiples of wall time.
     pub interval: String,
-    /// Directory for what the agent keeps: its id.
+    /// Directory for what the agent keeps: its id and the spool.
     pub data_dir: PathBuf,
     /// Threads the probes can measure at once; the rest falls back to schedstat.
     pub slots: u16,
     /// How to attach: `auto`, `tp_btf`, `raw_tp` or `off`.
     pub attach: String,
-    /// Memory for batches that the collector has not acked; the oldest are dropped beyond.
+    /// Disk for batches that the collector has not acked; the oldest are dropped beyond.
+    pub spool_size: String,
+    /// Memory for batches that are not on the disk; the oldest are dropped beyond.
     pub buffer: String,
     /// Host name in the rows; empty: this host's.
     pub host: String,
@@ -55,6 +59,7 @@ impl Default for Raw {
             data_dir: DEFAULT_DATA_DIR.into(),
             slots: DEFAULT_SLOTS,
             attach: DEFAULT_ATTACH.into(),
+            spool_size: DEFAULT_SPOOL_SIZE.into(),
             buffer: DEFAULT_BUFFER.into(),
             host: String::new(),
             drop_capabilities: true,
@@ -76,7 +81,9 @@ pub struct Config {
     pub slots: u16,
     /// How to attach.
     pub attach: AttachPolicy,
-    /// Memory for unacked batches, bytes.
+    /// Disk for unacked batches, bytes.
+    pub spool_bytes: u64,
+    /// Memory for batches that are not on the disk, bytes.
     pub buffer_bytes: usize,
     /// Host name in the rows.
     pub host: String,
@@ -123,6 +130,7 @@ impl Raw {
     pub fn validate(self) -> Result<Config, ConfigError> {
         Ok(Config {
             interval: interval(&self.interval)?,
+            spool_bytes: spool_size(&self.spool_size)?,
             buffer_bytes: buffer(&self.buffer)?,
             attach: attach(&self.attach)?,
             collector: collector(self.collector)?,
@@ -146,6 +154,20 @@ fn interval(text: &str) -> Result<Duration, ConfigError> {
             key,
             format!("{text:?} is no whole number of seconds from 1s to 1h"),
             "the default is \"10s\"",
+        )),
+    }
+}
+
+fn spool_size(text: &str) -> Result<u64, ConfigError> {
+    let key = "agent.spool_size";
+    let remedy = "the default is \"256 MiB\"";
+    let bytes = parse_size(text).map_err(|e: UnitError| error(key, e.to_string(), remedy))?;
+    match (16 << 20..=1 << 40).contains(&bytes) {
+        true => Ok(bytes),
+        false => Err(error(
+            key,
+            format!("{text:?} is not from 16 MiB to 1 TiB"),
+            remedy,
         )),
     }
 }
@@ -261,6 +283,7 @@ mod tests {
         let config = Raw::default().validate().unwrap();
         assert_eq!(config.interval, Duration::from_secs(10));
         assert_eq!(config.buffer_bytes, 32 << 20);
+        assert_eq!(config.spool_bytes, 256 << 20);
         assert!(!config.host.is_empty());
     }
 
@@ -274,6 +297,7 @@ mod tests {
         };
         check("agent.interval: ", |r| r.interval = "0.5s".into());
         check("agent.interval: ", |r| r.interval = "ten".into());
+        check("agent.spool_size: ", |r| r.spool_size = "4 MiB".into());
         check("agent.buffer: ", |r| r.buffer = "1 KiB".into());
         check("agent.attach: ", |r| r.attach = "kprobe".into());
         check("agent.collector: ", |r| r.collector = "7071".into());

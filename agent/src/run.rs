@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::sampler::{Sampler, SamplerOptions};
-use crate::ship::{self, Identity, Queue};
+use crate::ship::{self, Identity, Keeper, Queue};
 use crate::{clock, memory, privilege};
 
 /// How often to look for VMs and threads and to read them.
@@ -96,6 +96,9 @@ pub async fn run_prepared(
         identity,
     } = prepared;
     let queue = Arc::new(Queue::new(config.buffer_bytes));
+    let spool_dir = config.data_dir.join("agent/spool");
+    let keeper = Keeper::start(&queue, spool_dir, config.spool_bytes);
+    let keeper = keeper.context("starting the spool's thread")?;
     let channel = ship::channel(&config.collector)?;
     let shipper = tokio::spawn({
         let queue = queue.clone();
@@ -109,10 +112,11 @@ pub async fn run_prepared(
     );
     let (stop, stopped) = stop_channel();
     let sampling = std::thread::Builder::new().name("sampler".into()).spawn({
-        let sink = Sink {
+        let mut sink = Sink {
             queue: queue.clone(),
             identity,
             host: config.host,
+            spool_problem: None,
         };
         move || {
             let emit = |sampler: &mut Sampler, end| {
@@ -129,6 +133,7 @@ pub async fn run_prepared(
     anyhow::ensure!(matches!(joined, Ok(Ok(()))), "the sampling thread panicked");
     queue.close();
     let drained = tokio::time::timeout(DRAIN, shipper).await;
+    let finished = keeper.finish(DRAIN).await;
     let left = queue.stats();
     match drained {
         Ok(_) => tracing::info!(
@@ -137,9 +142,12 @@ pub async fn run_prepared(
             "agent stopped"
         ),
         Err(_) => tracing::warn!(
+            batches = left.batches,
             rows = left.rows,
+            memory_batches = queue.memory_batches(),
+            spool_finished = finished,
             dropped_rows = left.dropped_rows,
-            "agent stopped with rows not shipped"
+            "agent stopped with rows not shipped; the spool ships them after the next start"
         ),
     }
     Ok(())
@@ -191,23 +199,30 @@ struct Sink {
     queue: Arc<Queue>,
     identity: Identity,
     host: String,
+    /// What was said of it last.
+    spool_problem: Option<String>,
 }
 
 impl Sink {
-    fn push(&self, sampler: &mut Sampler, end: Duration) {
+    fn push(&mut self, sampler: &mut Sampler, end: Duration) {
+        let problem = self.queue.spool_problem();
+        if problem.is_some() != self.spool_problem.is_some() {
+            sampler.note_spool(problem.as_deref());
+            self.spool_problem = problem;
+        }
         sampler.set_spool_dropped_rows(self.queue.stats().dropped_rows);
         let window = sampler.window(clock::micros(end));
         let batch = Batch {
             agent_id: self.identity.agent_id.clone(),
             host: self.host.clone(),
             epoch: self.identity.epoch,
-            // Set when it is sent.
+            // Set by the queue.
             seq: 0,
             made_at_us: clock::micros(clock::wall()),
             schema_version: SCHEMA_VERSION,
             chunks: window.chunks(),
         };
-        self.queue.push(&to_wire(&batch));
+        self.queue.push(to_wire(&batch));
         drop(batch);
         // Making and encoding a window leaves free chunks that the allocator
         // would keep: measured, 3 of 34 MB resident with 200 vCPUs.

@@ -242,6 +242,13 @@ impl<P: HostSource> Sampler<P> {
         self.spool_dropped_rows = rows;
     }
 
+    /// Makes an event of why the spool can't be used, or of its recovery.
+    pub fn note_spool(&mut self, problem: Option<&str>) {
+        let kind = problem.map_or("spool_recovered", |_| "spool_failed");
+        let subject = format!("host/{}", self.host);
+        self.event(kind, subject, problem.unwrap_or_default().into());
+    }
+
     /// Looks for VMs and threads that came or went, and reads all threads.
     pub fn tick(&mut self) {
         let vms = self.discovery.scan();

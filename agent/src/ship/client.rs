@@ -124,7 +124,7 @@ fn settle(queue: &Queue, answer: &v1::Ack, expected: (u64, u64)) -> Result<(), S
         });
     }
     if answer.refused.is_empty() {
-        queue.acked(answer.seq);
+        queue.acked(answer.epoch, answer.seq);
         return Ok(());
     }
     if answer.retry_after_ms > 0 {
@@ -134,7 +134,7 @@ fn settle(queue: &Queue, answer: &v1::Ack, expected: (u64, u64)) -> Result<(), S
             retry_after,
         });
     }
-    let rows = queue.rejected(answer.seq).unwrap_or(0);
+    let rows = queue.rejected(answer.epoch, answer.seq).unwrap_or(0);
     tracing::error!(
         seq = answer.seq,
         rows,

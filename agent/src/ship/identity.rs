@@ -40,10 +40,13 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Reads `<data_dir>/agent/{id,epoch}`, or makes them.
+    /// Reads `<data_dir>/agent/{id,epoch}`, or makes them. An agent that has
+    /// an id goes on when the epoch cannot be written, as on a full disk: the
+    /// clock alone makes it greater then.
     ///
     /// # Errors
-    /// The directory cannot be made, read or written, or a file is corrupt.
+    /// The directory cannot be made or read, there is no id and none can be
+    /// written, or a file is corrupt.
     pub fn load(data_dir: &Path) -> Result<Self, IdentityError> {
         let dir = data_dir.join("agent");
         fs::create_dir_all(&dir).map_err(file_error("creating", &dir))?;
@@ -65,7 +68,10 @@ impl Identity {
         };
         let now = u64::try_from(clock::micros(clock::wall())).unwrap_or(0);
         let epoch = now.max(last.saturating_add(1));
-        write(&dir, "epoch", &epoch.to_string())?;
+        if let Err(error) = write(&dir, "epoch", &epoch.to_string()) {
+            let error = crate::sampler::chain(&error);
+            tracing::warn!(error, "the epoch is not kept; do not set the clock back");
+        }
         Ok(Self { agent_id, epoch })
     }
 }
@@ -119,6 +125,17 @@ mod tests {
         let ahead = second.epoch + 31_536_000_000_000;
         fs::write(dir.path().join("agent/epoch"), ahead.to_string()).unwrap();
         assert_eq!(Identity::load(dir.path()).unwrap().epoch, ahead + 1);
+    }
+
+    #[test]
+    fn an_epoch_that_cannot_be_written_is_no_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Identity::load(dir.path()).unwrap();
+        // In the way of the file that replaces it.
+        fs::create_dir(dir.path().join("agent/epoch.new")).unwrap();
+        let second = Identity::load(dir.path()).unwrap();
+        assert_eq!(first.agent_id, second.agent_id);
+        assert!(second.epoch > first.epoch);
     }
 
     #[test]

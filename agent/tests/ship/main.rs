@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
 mod server;
+mod spool;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -86,7 +87,7 @@ async fn dropped_connections_and_refusals() {
     let queue = Arc::new(Queue::new(1 << 20));
     let task = shipper(&queue, server.address);
     for name in 0..100 {
-        queue.push(&batch(name, 3));
+        queue.push(batch(name, 3));
     }
     queue.close();
     tokio::time::timeout(Duration::from_secs(60), task)
@@ -121,7 +122,7 @@ async fn a_collector_that_restarts() {
     let task = shipper(&queue, address);
     for round in 0..5 {
         for n in 0..20 {
-            queue.push(&batch(round * 20 + n, 1));
+            queue.push(batch(round * 20 + n, 1));
         }
         // Some of the round, not all: the rest goes to the next server.
         let some = usize::try_from(round * 20 + 5).unwrap();
@@ -152,7 +153,7 @@ async fn an_outage_longer_than_the_buffer() {
     let mut pushed = 0;
     for name in 0..1_000 {
         let rows = u32::try_from(name % 7 + 1).unwrap();
-        queue.push(&batch(name, rows));
+        queue.push(batch(name, rows));
         pushed += u64::from(rows);
         assert!(queue.stats().bytes <= 20_000);
     }
@@ -167,8 +168,8 @@ async fn an_outage_longer_than_the_buffer() {
     let stored = store.lock().unwrap().rows();
     assert_eq!(stored + dropped, pushed, "every row is stored or counted");
     assert_eq!(queue.stats().dropped_rows, dropped);
-    let batches = store.lock().unwrap().order.len() as u64;
-    assert_complete(&store, batches);
+    let order = store.lock().unwrap().order.clone();
+    assert!(order.is_sorted() && order.len() < 1_000, "{order:?}");
     // The newest are those that are kept.
     let last = store
         .lock()
@@ -193,7 +194,7 @@ async fn an_invalid_batch_does_not_block_the_others() {
     let server = Server::start(&store, any_port()).await;
     let queue = Arc::new(Queue::new(1 << 20));
     for name in 0..4 {
-        queue.push(&batch(name, 10));
+        queue.push(batch(name, 10));
     }
     queue.close();
     let task = shipper(&queue, server.address);

@@ -80,7 +80,7 @@ table! {
     slots_used: opt_int Count "registered threads";
     unregistered: int Count "VM threads measured by schedstat because no slot was free";
     clock_skews: opt_int Count "events dropped because their time stamps were out of order";
-    spool_dropped_rows: int Count "rows dropped by the agent since it started because its buffer was full";
+    spool_dropped_rows: int Count "rows dropped by the agent because its spool was full, since the spool was made";
     kernel: text None "kernel release";
     source: text None "tp_btf, raw_tp or schedstat: what measured the row";
 }
