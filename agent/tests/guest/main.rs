@@ -89,8 +89,10 @@ fn life_of_a_guest(mut sampler: Sampler, name: &str) {
         share(spin.run_ns, spin),
         share(spin.ready_ns, spin)
     );
-    // It never sleeps, whatever else this machine does.
-    assert!(share(spin.run_ns + spin.ready_ns, spin) > 0.98, "{spin:?}");
+    // It never sleeps, whatever else this machine does. A wait that is still
+    // open, which may be 50 ms here, is not in schedstat.
+    let least = if source == "schedstat" { 0.9 } else { 0.98 };
+    assert!(share(spin.run_ns + spin.ready_ns, spin) > least, "{spin:?}");
     assert!(share(idle.run_ns + idle.ready_ns, idle) < 0.02, "{idle:?}");
     assert_eq!(
         (spin.source.as_str(), spin.tid),
