@@ -116,8 +116,9 @@ fn a_ramp_is_recommended_before_the_limit() {
     // Its evidence is SQL that answers.
     let sql = data_of["evidence"][0]["sql"].as_str().unwrap();
     assert!(!up.sql(sql).unwrap().is_empty(), "{sql}");
+    // By now it may be withdrawn: the guest is gone.
     let kept = up
-        .sql("SELECT id, state FROM recommendations WHERE kind = 'scale_up'")
+        .sql("SELECT id, state FROM recommendation_log WHERE kind = 'scale_up'")
         .unwrap();
     let id = &scale_up["payload"]["id"];
     assert!(
