@@ -34,6 +34,9 @@ const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage";
 /// Left for what runs: less, and the OOM killer comes.
 const SPARE: i64 = 64 << 20;
 const LEAST: i64 = 24 << 20;
+/// The kernel adds pressure up every two seconds (kernel/sched/psi.c,
+/// `PSI_FREQ`), whoever reads it in between.
+const PRESSURE_IS_OLD: Duration = Duration::from_millis(2500);
 const STALL_LIMIT: Duration = Duration::from_secs(120);
 
 const PAGE: usize = 4096;
@@ -170,12 +173,14 @@ fn starve(vm: &mut StandIn, tid: u32) -> anyhow::Result<Fragmented> {
         ensure!(vm.order(order)?, "killed");
         change = figures::since(&vmstat()?, &before);
     }
+    let (span_us, compactions) = ((begin, now_us()), begun.read()?);
+    std::thread::sleep(PRESSURE_IS_OLD);
     let now = figures::pressure(&vm.scope.file("memory.pressure"))?;
     Ok(Fragmented {
         tid,
-        span_us: (begin, now_us()),
+        span_us,
         vmstat: change,
         pressure: figures::since(&now, &pressure),
-        compactions: begun.read()?,
+        compactions,
     })
 }
