@@ -116,18 +116,17 @@ fn a_ramp_is_recommended_before_the_limit() {
     // Its evidence is SQL that answers.
     let sql = data_of["evidence"][0]["sql"].as_str().unwrap();
     assert!(!up.sql(sql).unwrap().is_empty(), "{sql}");
-    // By now it may be withdrawn: the guest is gone.
-    let kept = up
-        .sql("SELECT id, state FROM recommendation_log WHERE kind = 'scale_up'")
-        .unwrap();
-    let id = &scale_up["payload"]["id"];
-    assert!(
-        kept.iter()
-            .any(|r| r["id"] == *id && r["state"] == "delivered"),
-        "{id} is not among {kept:?}"
-    );
+    was_delivered(&up, &scale_up["payload"]["id"]);
     let forecasts = up.sql("SELECT count(*) AS n FROM forecasts").unwrap();
     assert!(forecasts[0]["n"].as_i64().unwrap() > 100);
+}
+
+/// By the log of states: the latest may be withdrawn, for the guest is gone.
+fn was_delivered(up: &Up, id: &Value) {
+    let states = "SELECT id, state FROM recommendation_log WHERE kind = 'scale_up'";
+    let kept = up.sql(states).unwrap();
+    let delivered = |r: &Value| r["id"] == *id && r["state"] == "delivered";
+    assert!(kept.iter().any(delivered), "{id} is not among {kept:?}");
 }
 
 /// The first recommendation for the VM; every message must have verified and
