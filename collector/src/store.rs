@@ -137,8 +137,7 @@ impl Opened {
         let torn = tidy::repair_log(&dir, quarantine)?;
         let log = DeltaLog::open(table, &dir).await?;
         let files = log.files().await?;
-        let removed = log.removed().await?;
-        tidy::remove_dead(&dir, &files, &removed, crate::merger::KEEP_REPLACED)?;
+        tidy::remove_dead(&log, &dir, &files, crate::merger::KEEP_REPLACED).await?;
         Ok(Self {
             position: log.position().await?,
             rows: TableRows {

@@ -1,24 +1,16 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::discover::cmdline::{self, Vmm};
-use crate::discover::fake::FakeProc;
-use crate::discover::{Role, ThreadKey, VmKey, VmThread};
+use crate::discover::fake::{self, FakeProc};
+use crate::discover::{Role, ThreadKey, VmThread};
 
 const SCOPE: &str = "/machine.slice/machine-qemu\\x2d1\\x2dweb.scope";
 
 fn vm(pid: u32) -> Vm {
-    Vm {
-        key: VmKey {
-            boot: "b".into(),
-            pid,
-            start_ticks: 1,
-            uuid: None,
-        },
-        info: Arc::new(cmdline::parse(Vmm::Qemu, &[], pid)),
-        id: "a".to_owned(),
-        // A vhost worker of a kernel before 6.4.
-        threads: vec![VmThread {
+    // A vhost worker of a kernel before 6.4.
+    fake::vm(
+        pid,
+        vec![VmThread {
             key: ThreadKey {
                 tid: 77,
                 start_ticks: 1,
@@ -26,7 +18,7 @@ fn vm(pid: u32) -> Vm {
             pid: 77,
             role: Role::Vhost,
         }],
-    }
+    )
 }
 
 /// A `/proc` and hierarchies below `v2`, `memory` and `blkio`.

@@ -2,6 +2,25 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+
+use super::cmdline::{self, Vmm};
+use super::{Vm, VmKey, VmThread};
+
+/// A VM of QEMU in that process, with nothing told on its command line.
+pub fn vm(pid: u32, threads: Vec<VmThread>) -> Vm {
+    Vm {
+        key: VmKey {
+            boot: "b".into(),
+            pid,
+            start_ticks: 1,
+            uuid: None,
+        },
+        info: Arc::new(cmdline::parse(Vmm::Qemu, &[], pid)),
+        id: "a".to_owned(),
+        threads,
+    }
+}
 
 /// A `/proc` of our own making.
 pub struct FakeProc(tempfile::TempDir);

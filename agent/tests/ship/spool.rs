@@ -9,6 +9,7 @@ use std::time::Duration;
 use headroom_agent::ship::{Keeper, Next, Queue, Spool};
 use headroom_proto::v1::Batch;
 use prost::Message as _;
+use tokio::task::JoinHandle;
 
 use super::server::{Server, Shared};
 use super::{any_port, batch, shipper, until};
@@ -31,6 +32,14 @@ async fn push(queue: &Arc<Queue>, batches: impl Iterator<Item = Batch>) -> u64 {
         until("room in memory", || queue.stats().bytes < 1 << 19).await;
     }
     rows
+}
+
+/// Ships all that is left and ends.
+async fn drain(queue: &Queue, task: JoinHandle<()>, keeper: Keeper) {
+    queue.close();
+    let shipped = tokio::time::timeout(FINISH, task).await;
+    shipped.expect("shipped").expect("task");
+    assert!(keeper.finish(FINISH).await);
 }
 
 fn epoch(batch: Batch, epoch: u64) -> Batch {
@@ -59,12 +68,7 @@ async fn a_restart_in_an_outage_loses_nothing() {
     let (queue, keeper) = start(dir.path(), 1 << 30);
     let task = shipper(&queue, address);
     queue.push(epoch(batch(50, 3), 4));
-    queue.close();
-    tokio::time::timeout(FINISH, task)
-        .await
-        .expect("shipped")
-        .expect("task");
-    assert!(keeper.finish(FINISH).await);
+    drain(&queue, task, keeper).await;
     let expected: Vec<(u64, u64)> = (1..=3)
         .flat_map(|run| (1..=50).map(move |seq| (run, seq)))
         .chain([(4, 1)])
@@ -104,12 +108,7 @@ async fn an_outage_longer_than_the_spool() {
     let server = Server::start(&store, address).await;
     let (queue, keeper) = start(dir.path(), CAP);
     let task = shipper(&queue, address);
-    queue.close();
-    tokio::time::timeout(FINISH, task)
-        .await
-        .expect("shipped")
-        .expect("task");
-    assert!(keeper.finish(FINISH).await);
+    drain(&queue, task, keeper).await;
     let stored = store.lock().expect("store").rows();
     let dropped = queue.stats().dropped_rows;
     println!("{pushed} rows pushed = {stored} stored + {dropped} counted as dropped");
@@ -133,12 +132,7 @@ async fn without_a_disk_it_is_a_queue_in_memory() {
     }
     until("all stored", || queue.stats().acked_rows == 40).await;
     assert!(queue.spool_problem().is_some());
-    queue.close();
-    tokio::time::timeout(FINISH, task)
-        .await
-        .expect("shipped")
-        .expect("task");
-    assert!(keeper.finish(FINISH).await);
+    drain(&queue, task, keeper).await;
     super::assert_complete(&store, 20);
     server.kill().await;
 }
@@ -237,12 +231,7 @@ async fn a_full_disk_costs_no_row() {
         queue.spool_problem().is_none()
     })
     .await;
-    queue.close();
-    tokio::time::timeout(FINISH, task)
-        .await
-        .expect("shipped")
-        .expect("task");
-    assert!(keeper.finish(FINISH).await);
+    drain(&queue, task, keeper).await;
     let batches = store.lock().expect("store").order.len() as u64;
     super::assert_complete(&store, batches);
     println!(

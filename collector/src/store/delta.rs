@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
-use deltalake_core::kernel::{Action, Add, DataType, MetadataValue, StructField, Transaction};
+use deltalake_core::kernel::{
+    Action, Add, DataType, LogicalFileView, MetadataValue, StructField, Transaction,
+};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableBuilder};
 use futures::TryStreamExt as _;
@@ -164,17 +166,19 @@ impl DeltaLog {
         }))
     }
 
-    /// The actions that take those of the files out that are live.
-    async fn removals(&self, paths: &[String], data_change: bool) -> Result<Vec<Action>, Error> {
-        let failed = || Error::table("take files out of", self.table.name);
+    /// Live files as the log has them.
+    async fn views(&self, operation: &'static str) -> Result<Vec<LogicalFileView>, Error> {
+        let failed = || Error::table(operation, self.table.name);
         let delta = self.state.lock().await;
         let snapshot = delta.snapshot().map_err(failed())?.snapshot();
         let store = delta.log_store();
-        let views: Vec<_> = snapshot
-            .file_views(store.as_ref(), None)
-            .try_collect()
-            .await
-            .map_err(failed())?;
+        let views = snapshot.file_views(store.as_ref(), None);
+        views.try_collect().await.map_err(failed())
+    }
+
+    /// The actions that take those of the files out that are live.
+    async fn removals(&self, paths: &[String], data_change: bool) -> Result<Vec<Action>, Error> {
+        let views = self.views("take files out of").await?;
         let out = views
             .iter()
             .filter(|v| paths.iter().any(|path| *path == v.path()))
@@ -209,16 +213,8 @@ impl DeltaLog {
 #[async_trait]
 impl TableLog for DeltaLog {
     async fn files(&self) -> Result<Vec<Arc<DataFile>>, Error> {
-        let delta = self.state.lock().await;
-        let failed = || Error::table("list the files of", self.table.name);
-        let snapshot = delta.snapshot().map_err(failed())?.snapshot();
-        let store = delta.log_store();
-        let views: Vec<_> = snapshot
-            .file_views(store.as_ref(), None)
-            .try_collect()
-            .await
-            .map_err(failed())?;
-        let file = |v: &deltalake_core::kernel::LogicalFileView| {
+        let views = self.views("list the files of").await?;
+        let file = |v: &LogicalFileView| {
             Arc::new(DataFile {
                 path: v.path().into_owned(),
                 size: u64::try_from(v.size()).unwrap_or(0),

@@ -86,11 +86,15 @@ impl Store {
     /// The table's log or a directory can't be read.
     pub async fn delete_replaced(&self, table: usize, keep: Duration) -> Result<(), Error> {
         let _alone = self.flush.lock().await;
-        let log = &self.logs[table];
-        // By the log, which knows of a commit that reported an error.
+        let (log, dir) = (&self.logs[table], self.table_dir(table));
+        let known = Arc::clone(&self.snapshot.load().tables[table].files);
+        if tidy::dead(&dir, &known)?.is_empty() {
+            return Ok(());
+        }
+        // By the log too, which knows of a commit that reported an error.
         log.reload().await?;
-        let (mut live, removed) = (log.files().await?, log.removed().await?);
-        live.extend(self.snapshot.load().tables[table].files.iter().cloned());
-        tidy::remove_dead(&self.table_dir(table), &live, &removed, keep)
+        let mut live = log.files().await?;
+        live.extend(known.iter().cloned());
+        tidy::remove_dead(log.as_ref(), &dir, &live, keep).await
     }
 }

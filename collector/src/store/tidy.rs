@@ -1,12 +1,12 @@
 //! Clearing away what an interrupted flush left, and keeping bad files.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::DataFile;
+use super::{DataFile, TableLog};
 use crate::Error;
 
 /// Moves a torn newest commit of a table's log to the quarantine and removes
@@ -46,28 +46,47 @@ pub fn repair_log(table_dir: &Path, quarantine: &Path) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Removes data files that no commit names, and those that one took out of the
-/// table at least `keep` ago, by their times in ms since 1970 UTC.
+/// Removes data files that are no part of the table: those that no commit
+/// names, and those that one took out of it at least `keep` ago. The log is
+/// asked for those only if there is a file that is not live.
+///
+/// # Errors
+/// The table's log or a directory can't be read.
+pub async fn remove_dead(
+    log: &dyn TableLog,
+    table_dir: &Path,
+    live: &[Arc<DataFile>],
+    keep: Duration,
+) -> Result<(), Error> {
+    let dead = dead(table_dir, live)?;
+    if dead.is_empty() {
+        return Ok(());
+    }
+    let removed: HashMap<String, i64> = log.removed().await?.into_iter().collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let before = now.unwrap_or_default().saturating_sub(keep).as_millis();
+    let before = i64::try_from(before).unwrap_or(i64::MAX);
+    for relative in dead {
+        // Times are ms since 1970 UTC.
+        if removed.get(&relative).is_some_and(|at| *at > before) {
+            continue;
+        }
+        let path = table_dir.join(&relative);
+        tracing::info!(path = %path.display(), "removing a file that is no part of the table");
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+/// Our files below a table's directory that are not live, relative to it.
 ///
 /// # Errors
 /// A directory can't be read.
-pub fn remove_dead(
-    table_dir: &Path,
-    live: &[Arc<DataFile>],
-    removed: &[(String, i64)],
-    keep: Duration,
-) -> Result<(), Error> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let before = now.unwrap_or_default().saturating_sub(keep).as_millis();
-    let kept = removed
-        .iter()
-        .filter(|(_, at)| i128::from(*at) > i128::try_from(before).unwrap_or(i128::MAX))
-        .map(|(path, _)| path.as_str());
-    let live: HashSet<&str> = live.iter().map(|f| f.path.as_str()).chain(kept).collect();
-    for folder in list(table_dir)?
-        .into_iter()
-        .filter(|p| p.is_dir() && !p.ends_with("_delta_log"))
-    {
+pub fn dead(table_dir: &Path, live: &[Arc<DataFile>]) -> Result<Vec<String>, Error> {
+    let live: HashSet<&str> = live.iter().map(|f| f.path.as_str()).collect();
+    let mut dead = Vec::new();
+    let folders = list(table_dir)?.into_iter();
+    for folder in folders.filter(|p| p.is_dir() && !p.ends_with("_delta_log")) {
         for path in list(&folder)? {
             let relative = path
                 .strip_prefix(table_dir)
@@ -79,12 +98,11 @@ pub fn remove_dead(
                 n.starts_with("part-") || (n.starts_with(".part-") && n.ends_with(".tmp"))
             });
             if ours && !live.contains(relative) {
-                tracing::info!(path = %path.display(), "removing a file that is no part of the table");
-                fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+                dead.push(relative.to_owned());
             }
         }
     }
-    Ok(())
+    Ok(dead)
 }
 
 /// Makes one file of a table's log durable.

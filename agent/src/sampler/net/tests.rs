@@ -1,32 +1,20 @@
 mod tap;
 
-use std::sync::Arc;
-
 use headroom_core::rows::VmNetRow;
 
 use super::devices::{Counters, Device, Direction, Kind};
 use super::look::Queue;
 use super::qdisc::Passed;
 use super::*;
-use crate::discover::cmdline::{self, Vmm};
-use crate::discover::{Vm, VmKey};
+use crate::discover::Vm;
+use crate::discover::fake;
 use crate::probe::{AttachPolicy, ProbeOptions, Probes};
 use tap::Tap;
 
 const FRAME: Frame<'static> = Frame { ts: 1, host: "h" };
 
 fn vm(pid: u32) -> Vm {
-    Vm {
-        key: VmKey {
-            boot: "b".into(),
-            pid,
-            start_ticks: 1,
-            uuid: None,
-        },
-        info: Arc::new(cmdline::parse(Vmm::Qemu, &[], pid)),
-        id: "a".to_owned(),
-        threads: Vec::new(),
-    }
+    fake::vm(pid, Vec::new())
 }
 
 fn of(vm: &Vm) -> rows::Of<'_> {

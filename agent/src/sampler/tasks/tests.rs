@@ -1,9 +1,6 @@
-use std::sync::Arc;
-
 use super::*;
-use crate::discover::cmdline::{self, Vmm};
-use crate::discover::fake::FakeProc;
-use crate::discover::{Role, ThreadKey, Vm, VmKey, VmThread};
+use crate::discover::fake::{self, FakeProc};
+use crate::discover::{Role, ThreadKey, Vm, VmThread};
 use crate::sampler::SceneVm;
 
 const KERNEL: u64 = 0x0020_8040;
@@ -27,17 +24,7 @@ fn vm(pid: u32, vhost: u32) -> Vm {
         pid,
         role: Role::Emulator,
     };
-    Vm {
-        key: VmKey {
-            boot: "b".into(),
-            pid,
-            start_ticks: 1,
-            uuid: None,
-        },
-        info: Arc::new(cmdline::parse(Vmm::Qemu, &[], pid)),
-        id: "a".to_owned(),
-        threads: vec![thread(pid, pid), thread(vhost, vhost)],
-    }
+    fake::vm(pid, vec![thread(pid, pid), thread(vhost, vhost)])
 }
 
 fn told(chunk: &Chunk) -> Vec<(String, i64)> {

@@ -1,9 +1,5 @@
-use std::sync::Arc;
-
 use super::*;
-use crate::discover::VmKey;
-use crate::discover::cmdline::{self, Vmm};
-use crate::discover::fake::FakeProc;
+use crate::discover::fake::{self, FakeProc};
 
 // Linux 6.1, two nodes.
 const V2: &str = "anon N0=1073741824 N1=2147483648
@@ -25,17 +21,7 @@ hierarchical_unevictable=5 N0=1 N1=4
 ";
 
 fn vm(pid: u32) -> Vm {
-    Vm {
-        key: VmKey {
-            boot: "b".into(),
-            pid,
-            start_ticks: 1,
-            uuid: None,
-        },
-        info: Arc::new(cmdline::parse(Vmm::Qemu, &[], pid)),
-        id: "a".to_owned(),
-        threads: Vec::new(),
-    }
+    fake::vm(pid, Vec::new())
 }
 
 /// A VM in process 70, with hierarchies of these kinds below `cg`.
