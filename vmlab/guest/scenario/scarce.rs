@@ -32,8 +32,8 @@ const PACKETS: usize = 4000;
 
 const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage";
 /// Left for what runs: less, and the OOM killer comes.
-const SPARE: i64 = 64 << 20;
-const LEAST: i64 = 24 << 20;
+const SPARE: i64 = 96 << 20;
+const LEAST: i64 = 64 << 20;
 /// The kernel adds pressure up every two seconds (kernel/sched/psi.c,
 /// `PSI_FREQ`), whoever reads it in between.
 const PRESSURE_IS_OLD: Duration = Duration::from_millis(2500);
@@ -160,9 +160,11 @@ fn starve(vm: &mut StandIn, tid: u32) -> anyhow::Result<Fragmented> {
     let pressure = figures::pressure(&vm.scope.file("memory.pressure"))?;
     let end = Instant::now() + STALL_LIMIT;
     let mut change = Figures::new();
-    while ["compact_stall", "thp_fault_fallback"]
-        .iter()
-        .any(|name| figures::count(&change, name) == 0)
+    // The figures are the whole machine's: another process may have stalled.
+    while begun.read()? == 0
+        || ["compact_stall", "thp_fault_fallback"]
+            .iter()
+            .any(|name| figures::count(&change, name) == 0)
     {
         ensure!(Instant::now() < end, "no stall: {change:?}");
         let order = if available()? > LEAST {

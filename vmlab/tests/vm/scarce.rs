@@ -106,8 +106,9 @@ fn stalls(run: &Run, truth: &Fragmented) {
     );
     assert_eq!(stalls, i64::try_from(truth.compactions).unwrap());
     assert!(compaction_ns > 0);
-    // The kernel's own account of the same, with what goes before and after.
-    assert!(compaction_ns + reclaim_ns <= some * 2, "{some}");
+    // The kernel's own account of the same stalls. Reclaim goes on outside of
+    // the recording too, so it has no place here.
+    assert!(compaction_ns <= some * 2, "{some}");
     let host: Vec<_> = run.rows("host_memory").collect();
     assert!(total(&host, "compaction_ns") >= compaction_ns);
     assert_eq!(of("vm1").0, 0, "the other VM wanted nothing");
