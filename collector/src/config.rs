@@ -25,6 +25,8 @@ pub const DEFAULT_GROUP_BYTES: &str = "1 MiB";
 pub const DEFAULT_HOT_LIMIT: &str = "512 MiB";
 /// Memory of all running queries together.
 pub const DEFAULT_QUERY_MEMORY: &str = "512 MiB";
+/// Processes that run queries.
+pub const DEFAULT_QUERY_CHILDREN: u32 = 2;
 /// Longest run time of one query.
 pub const DEFAULT_QUERY_TIMEOUT: &str = "30s";
 
@@ -53,6 +55,9 @@ pub struct Raw {
     pub hot_limit: String,
     /// Memory of all running queries together.
     pub query_memory: String,
+    /// Processes that run queries, one query each; `query_memory` is shared
+    /// among them.
+    pub query_children: u32,
     /// Longest run time of one query.
     pub query_timeout: String,
 }
@@ -70,6 +75,7 @@ impl Default for Raw {
             group_bytes: DEFAULT_GROUP_BYTES.into(),
             hot_limit: DEFAULT_HOT_LIMIT.into(),
             query_memory: DEFAULT_QUERY_MEMORY.into(),
+            query_children: DEFAULT_QUERY_CHILDREN,
             query_timeout: DEFAULT_QUERY_TIMEOUT.into(),
         }
     }
@@ -96,6 +102,12 @@ pub struct Config {
     pub hot_limit: u64,
     /// Memory of all running queries together, bytes.
     pub query_memory: u64,
+    /// Processes that run queries.
+    pub query_children: usize,
+    /// What this program is started with again to be one of them, set by the
+    /// program; `None`: queries run on threads of the collector, which no text
+    /// from outside may reach.
+    pub query_program: Option<Vec<String>>,
     /// Longest run time of one query.
     pub query_timeout: Duration,
 }
@@ -158,6 +170,8 @@ impl Raw {
             group_bytes: at_least("group_bytes", &self.group_bytes, 1)?,
             hot_limit: at_least("hot_limit", &self.hot_limit, 64 << 10)?,
             query_memory: at_least("query_memory", &self.query_memory, 16 << 20)?,
+            query_children: children(self.query_children)?,
+            query_program: None,
             query_timeout: positive("query_timeout", &self.query_timeout)?,
         })
     }
@@ -165,6 +179,14 @@ impl Raw {
 
 fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {
     parse_duration(text).map_err(|problem| ConfigError::Unit { key, problem })
+}
+
+fn children(count: u32) -> Result<usize, ConfigError> {
+    let count = usize::try_from(count).ok().filter(|n| (1..=64).contains(n));
+    count.ok_or(ConfigError::Range {
+        key: "query_children",
+        problem: "is not 1 to 64",
+    })
 }
 
 fn positive(key: &'static str, text: &str) -> Result<Duration, ConfigError> {
@@ -213,6 +235,7 @@ mod tests {
         assert!(bad(|r| r.listen = "here".into()).starts_with("collector.listen: "));
         assert!(bad(|r| r.flush = "soon".into()).starts_with("collector.flush: "));
         assert!(bad(|r| r.query_timeout = "0s".into()).starts_with("collector.query_timeout: "));
+        assert!(bad(|r| r.query_children = 0).starts_with("collector.query_children: "));
         assert!(bad(|r| r.hot_limit = "1 B".into()).starts_with("collector.hot_limit: "));
     }
 }

@@ -22,6 +22,7 @@ mod wal;
 
 pub use error::Error;
 pub use offline::offline;
+pub use query::child::run as query_child;
 pub use query::{Answer, QueryEngine, QueryError};
 pub use service::run;
 

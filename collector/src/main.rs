@@ -20,6 +20,14 @@ struct Args {
     /// TOML file; only its section [collector] is read. Without it: defaults.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Another part of the collector: `query` runs statements for it.
+    #[arg(long, hide = true)]
+    role: Option<Role>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Role {
+    Query,
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -37,14 +45,18 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let config = match load(Args::parse().config.as_deref()) {
-        Ok(config) => config,
-        Err(error) => {
-            report(&error);
-            return ExitCode::from(2);
-        }
+    let args = Args::parse();
+    let done = match args.role {
+        Some(Role::Query) => headroom_collector::query_child().map_err(Into::into),
+        None => match load(args.config.as_deref()) {
+            Ok(config) => serve(config),
+            Err(error) => {
+                report(&error);
+                return ExitCode::from(2);
+            }
+        },
     };
-    match serve(config) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
@@ -62,7 +74,9 @@ fn load(path: Option<&std::path::Path>) -> anyhow::Result<config::Config> {
             toml::from_str(&text).with_context(|| format!("--config {}", path.display()))?
         }
     };
-    Ok(file.collector.validate()?)
+    let mut config = file.collector.validate()?;
+    config.query_program = Some(vec!["--role".into(), "query".into()]);
+    Ok(config)
 }
 
 fn serve(config: config::Config) -> anyhow::Result<()> {

@@ -25,6 +25,11 @@ pub fn index(table: &'static Table) -> usize {
         .unwrap_or_default()
 }
 
+/// Number of tables.
+pub fn count() -> usize {
+    TABLES.len()
+}
+
 /// Arrow schema of the table at that position.
 pub fn schema(index: usize) -> SchemaRef {
     Arc::clone(&SCHEMAS[index])

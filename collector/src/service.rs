@@ -63,11 +63,7 @@ pub async fn run(
         limits,
         Arc::clone(&counters),
     );
-    let limits = query::Limits {
-        memory: config.query_memory,
-        timeout: config.query_timeout,
-    };
-    let engine = QueryEngine::new(Arc::clone(&store) as Arc<dyn query::Rows>, limits)?;
+    let engine = engine(&config, &store)?;
     let (stop, stopping) = watch::channel(false);
     let flusher = flusher::start(&config, &store, &wal, stopping.clone());
     let merger = merger::start(&store, stopping.clone());
@@ -96,6 +92,25 @@ pub async fn run(
     }
     tracing::info!("collector stopped");
     Ok(served.map_err(serve_error(address))?)
+}
+
+fn engine(config: &Config, store: &Arc<Store>) -> Result<QueryEngine, Error> {
+    let rows = Arc::clone(store) as Arc<dyn query::Rows>;
+    let limits = query::Limits {
+        memory: config.query_memory,
+        timeout: config.query_timeout,
+    };
+    match &config.query_program {
+        None => QueryEngine::new(rows, limits),
+        Some(args) => {
+            let program = query::Program {
+                args: args.clone(),
+                count: config.query_children,
+                hot: config.hot_limit,
+            };
+            QueryEngine::apart(rows, limits, program)
+        }
+    }
 }
 
 async fn open(config: &Config) -> Result<(Arc<Store>, Arc<Mutex<Wal>>, Recovery), Error> {

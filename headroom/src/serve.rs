@@ -15,6 +15,8 @@ pub enum Serve {
     Collector(ServeArgs),
     /// Forecasts and recommendations
     Forecaster(ServeArgs),
+    /// Statements for a collector
+    Query,
 }
 
 /// Flags of each service.
@@ -42,12 +44,15 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
         }
         Serve::Collector(args) => {
             let raw = crate::config::load(Some(&args.config))?.collector;
-            on_threads(headroom_collector::run(raw.validate()?, parent_gone()))
+            let mut config = raw.validate()?;
+            config.query_program = Some(vec!["serve".into(), "query".into()]);
+            on_threads(headroom_collector::run(config, parent_gone()))
         }
         Serve::Forecaster(args) => {
             let raw = crate::config::load(Some(&args.config))?.forecaster;
             on_threads(headroom_forecaster::run(raw.validate()?, parent_gone()))
         }
+        Serve::Query => Ok(headroom_collector::query_child()?),
     }
 }
 

@@ -19,15 +19,18 @@ use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::children::{Children, Program, Question};
 use super::error::may_be_a_bad_file;
+use super::gate::{self, Passed};
 use super::{QueryError, Rows, session, verify};
 use crate::Error;
 
-/// Longest text of a query, bytes. The longest query shipped has 3 kB.
-pub const MAX_SQL_BYTES: usize = 64 << 10;
 /// Stack of the query threads: an OR of 2000 terms (19 kB of text) overflowed
 /// 2 MiB.
-const STACK_BYTES: usize = 32 << 20;
+pub const STACK_BYTES: usize = 32 << 20;
+/// Threads that read files at most. Tokio's own limit of 512 would have 16 GiB
+/// of stacks, more than the address space of a query process.
+const READERS: usize = 8;
 /// Queries that run at the same time, each with a thread to plan on; further
 /// ones wait.
 const CONCURRENT: usize = 8;
@@ -45,12 +48,22 @@ pub struct Limits {
 
 /// The SQL engine.
 pub struct QueryEngine {
-    rows: Arc<dyn Rows>,
-    config: SessionConfig,
-    env: Arc<RuntimeEnv>,
+    runs: Runs,
     timeout: Duration,
     permits: Arc<Semaphore>,
-    threads: Option<Runtime>,
+}
+
+/// Where queries run.
+enum Runs {
+    /// On threads of this process.
+    Here {
+        rows: Arc<dyn Rows>,
+        config: SessionConfig,
+        env: Arc<RuntimeEnv>,
+        threads: Option<Runtime>,
+    },
+    /// In processes of their own.
+    Apart(Arc<Children>),
 }
 
 /// The rows of an answer as they come.
@@ -62,13 +75,36 @@ pub struct Answer {
     timeout: Duration,
 }
 
-enum Piece {
+/// Part of an answer on its way.
+pub enum Piece {
+    /// Some rows.
     Rows(RecordBatch),
+    /// No more rows.
     End(Result<(), QueryError>),
 }
 
 impl QueryEngine {
-    /// An engine over some rows.
+    /// An engine over some rows that runs in processes of its own what comes
+    /// from outside. To be called within a runtime.
+    ///
+    /// # Errors
+    /// A process can't be started.
+    pub(crate) fn apart(
+        rows: Arc<dyn Rows>,
+        limits: Limits,
+        program: Program,
+    ) -> Result<Self, Error> {
+        let permits = Arc::new(Semaphore::new(program.count));
+        let children = Children::start(rows, program, limits.memory);
+        let children = children.map_err(|e| Error::Engine(e.into()))?;
+        Ok(Self {
+            runs: Runs::Apart(Arc::new(children)),
+            timeout: limits.timeout,
+            permits,
+        })
+    }
+
+    /// An engine over some rows that runs on threads of this process.
     ///
     /// # Errors
     /// Threads or memory pool can't be set up.
@@ -85,18 +121,22 @@ impl QueryEngine {
             .worker_threads(CONCURRENT)
             .thread_name("query")
             .thread_stack_size(STACK_BYTES)
+            .max_blocking_threads(READERS)
             .enable_all()
             .build()
             .map_err(|e| Error::Engine(e.into()))?;
         let config = session::config().map_err(|e| Error::Engine(e.into()))?;
         let permits = Arc::new(Semaphore::new(CONCURRENT));
-        Ok(Self {
+        let runs = Runs::Here {
             rows,
             config,
             env,
+            threads: Some(threads),
+        };
+        Ok(Self {
+            runs,
             timeout: limits.timeout,
             permits,
-            threads: Some(threads),
         })
     }
 
@@ -106,12 +146,7 @@ impl QueryEngine {
     /// The text is no query over these tables, or one limit is passed before
     /// the first row.
     pub async fn sql(&self, text: &str) -> Result<Answer, QueryError> {
-        if text.len() > MAX_SQL_BYTES {
-            return Err(QueryError::TooLong {
-                bytes: text.len(),
-                limit: MAX_SQL_BYTES,
-            });
-        }
+        gate::short_enough(text)?;
         let deadline = Instant::now() + self.timeout;
         let permit = tokio::time::timeout_at(deadline, Arc::clone(&self.permits).acquire_owned());
         let permit = permit
@@ -120,29 +155,16 @@ impl QueryEngine {
             .map_err(|_| QueryError::Busy)?;
         let (started, start) = oneshot::channel();
         let (to, batches) = mpsc::channel(IN_FLIGHT);
-        let job = Job {
-            text: text.to_string(),
-            rows: Arc::clone(&self.rows),
-            config: self.config.clone(),
-            env: Arc::clone(&self.env),
-            to,
-            _permit: permit,
-        };
-        let Some(threads) = &self.threads else {
-            return Err(QueryError::Failed("the collector is stopping".into()));
-        };
         let timeout = self.timeout;
-        threads.spawn(async move {
-            if tokio::time::timeout_at(deadline, job.run(started))
-                .await
-                .is_err()
-            {
-                tracing::info!(
-                    seconds = timeout.as_secs_f64(),
-                    "query stopped at its deadline"
-                );
-            }
-        });
+        let question = Question {
+            text: text.to_string(),
+            deadline,
+            timeout,
+            started,
+            to,
+            permit,
+        };
+        self.runs.start(question)?;
         // A second clock on this side: planning has no await point at which
         // the one above could stop it.
         let schema = tokio::time::timeout_at(deadline, start)
@@ -179,10 +201,52 @@ impl QueryEngine {
     }
 }
 
-impl Drop for QueryEngine {
+impl Runs {
+    fn start(&self, question: Question) -> Result<(), QueryError> {
+        let (rows, config, env, threads) = match self {
+            Self::Apart(children) => {
+                let children = Arc::clone(children);
+                tokio::spawn(async move { children.answer(question).await });
+                return Ok(());
+            }
+            Self::Here {
+                rows,
+                config,
+                env,
+                threads,
+            } => (rows, config, env, threads),
+        };
+        let Some(threads) = threads else {
+            return Err(QueryError::Failed("the collector is stopping".into()));
+        };
+        let job = Job {
+            text: question.text,
+            rows: Arc::clone(rows),
+            config: config.clone(),
+            env: Arc::clone(env),
+            to: question.to,
+            _permit: question.permit,
+        };
+        let (deadline, started) = (question.deadline, question.started);
+        let seconds = question.timeout.as_secs_f64();
+        threads.spawn(async move {
+            if tokio::time::timeout_at(deadline, job.run(started))
+                .await
+                .is_err()
+            {
+                tracing::info!(seconds, "query stopped at its deadline");
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Drop for Runs {
     fn drop(&mut self) {
         // Waiting for queries here would block a thread of the caller.
-        if let Some(threads) = self.threads.take() {
+        if let Self::Here { threads, .. } = self
+            && let Some(threads) = threads.take()
+        {
             threads.shutdown_background();
         }
     }
@@ -217,12 +281,19 @@ struct Job {
 
 impl Job {
     async fn run(self, started: oneshot::Sender<Result<SchemaRef, QueryError>>) {
-        let first = match self.first().await {
+        let passed = match gate::check(&self.text, &self.config) {
+            Ok(passed) => passed,
+            Err(error) => {
+                let _ = started.send(Err(error));
+                return;
+            }
+        };
+        let first = match self.first(&passed).await {
             Err(error)
                 if may_be_a_bad_file(&error)
                     && verify::set_aside_unreadable(self.rows.as_ref()).await > 0 =>
             {
-                self.first().await
+                self.first(&passed).await
             }
             other => other,
         };
@@ -256,14 +327,19 @@ impl Job {
     /// without the reader noticing.
     async fn first(
         &self,
+        passed: &Passed,
     ) -> Result<(Option<RecordBatch>, SendableRecordBatchStream), DataFusionError> {
-        let context =
-            session::context(self.config.clone(), Arc::clone(&self.env), &self.rows).await?;
+        let snapshot = self.rows.of(&session::behind(&passed.tables)).await;
+        let (config, env) = (self.config.clone(), Arc::clone(&self.env));
+        let context = session::context(config, env, &self.rows, snapshot).await?;
         let reads = SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
             .with_allow_statements(false);
-        let frame = context.sql_with_options(&self.text, reads).await?;
+        let state = context.state();
+        let plan = state.statement_to_plan(passed.statement.clone()).await?;
+        reads.verify_plan(&plan)?;
+        let frame = context.execute_logical_plan(plan).await?;
         let task = Arc::new(frame.task_ctx());
         let plan = interruptible(frame.create_physical_plan().await?)?;
         let mut stream = execute_stream(plan, task)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use datafusion::error::DataFusionError;
 
 /// A query that was not answered.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum QueryError {
     /// The text is no query over these tables.
     #[error("{0}")]

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, DFSchema, Result, ScalarValue, Statistics};
+use datafusion::common::{
+    ColumnStatistics, DFSchema, Result, ScalarValue, Statistics, internal_err,
+};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
@@ -21,6 +23,8 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
+
+use headroom_core::metric::TABLES;
 
 use super::{Rows, verify};
 use crate::schema;
@@ -162,6 +166,11 @@ impl TableProvider for HotAndStored {
         filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        // An empty table would be a wrong answer.
+        if !self.rows.holds(self.table) {
+            let name = TABLES[self.table].name;
+            return internal_err!("rows of {name} were not asked for by the gate");
+        }
         let partitions = state.config().target_partitions();
         let df_schema = DFSchema::try_from(self.schema())?;
         let predicate =

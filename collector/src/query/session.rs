@@ -9,9 +9,10 @@ use datafusion::datasource::MemTable;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use headroom_core::metric::{TABLES, Table};
-use headroom_core::rows::{VM_DISKS, VM_MEMORY, VM_NUMA, VM_QUEUES};
+use headroom_core::rows::{RECOMMENDATION_LOG, VM_DISKS, VM_MEMORY, VM_NUMA, VM_QUEUES};
 
 use super::Rows;
+use super::gate::DENIED;
 use super::hist::{hist_count, hist_merge, hist_quantile};
 use super::provider::HotAndStored;
 use crate::schema;
@@ -33,19 +34,19 @@ const ALSO: &[(&str, &Table)] = &[
     ("memory", &VM_MEMORY),
 ];
 
-/// Functions that make rows or bytes out of nothing: one call can take more
-/// memory than the pool knows of (`repeat` alone aborted the process).
-const DENIED: &[&str] = &[
-    "repeat",
-    "lpad",
-    "rpad",
-    "array_repeat",
-    "list_repeat",
-    "generate_series",
-    "range",
-    "array_resize",
-    "list_resize",
-];
+/// Views and the tables they read.
+const VIEWS: &[(&str, &Table)] = &[("recommendations", &RECOMMENDATION_LOG)];
+
+/// Tables of the catalogue behind names in a statement, each once.
+pub fn behind(names: &[String]) -> Vec<usize> {
+    let all = TABLES.iter().map(|table| (table.name, *table));
+    let all = all.chain(ALSO.iter().copied()).chain(VIEWS.iter().copied());
+    let named = all.filter(|(name, _)| names.iter().any(|n| n == name));
+    let mut tables: Vec<usize> = named.map(|(_, table)| schema::index(table)).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    tables
+}
 
 /// Settings of every query.
 pub fn config() -> Result<SessionConfig> {
@@ -65,7 +66,7 @@ pub fn config() -> Result<SessionConfig> {
     Ok(config)
 }
 
-/// A context that sees the rows of this moment, the same in all tables.
+/// A context that sees the rows of one moment, the same in all tables.
 ///
 /// # Errors
 /// A bug in what is registered here.
@@ -73,6 +74,7 @@ pub async fn context(
     config: SessionConfig,
     runtime: Arc<RuntimeEnv>,
     rows: &Arc<dyn Rows>,
+    snapshot: Arc<Snapshot>,
 ) -> Result<SessionContext> {
     let context = SessionContext::new_with_config_rt(config, runtime);
     for name in DENIED {
@@ -82,7 +84,6 @@ pub async fn context(
     context.register_udf(hist_quantile());
     context.register_udf(hist_count());
     context.register_udaf(hist_merge());
-    let snapshot: Arc<Snapshot> = rows.snapshot();
     let all = TABLES.iter().map(|table| (table.name, *table));
     for (name, table) in all.chain(ALSO.iter().copied()) {
         let i = schema::index(table);

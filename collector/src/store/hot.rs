@@ -1,6 +1,7 @@
 //! Rows in memory, merged as they grow so that a query scans few batches.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -11,6 +12,9 @@ const FAN: usize = 16;
 /// Rows in memory.
 #[derive(Debug)]
 pub struct HotBatch {
+    /// Its name in this process, never given twice: query processes keep
+    /// batches by it.
+    pub id: u64,
     /// The rows.
     pub rows: RecordBatch,
     /// What they take, bytes.
@@ -24,6 +28,7 @@ pub struct HotBatch {
 pub fn push(hot: &mut Vec<Arc<HotBatch>>, rows: RecordBatch) -> u64 {
     let bytes = rows.get_array_memory_size() as u64;
     hot.push(Arc::new(HotBatch {
+        id: next_id(),
         rows,
         bytes,
         class: 0,
@@ -45,10 +50,29 @@ pub fn push(hot: &mut Vec<Arc<HotBatch>>, rows: RecordBatch) -> u64 {
         let bytes = hot[from..].iter().map(|b| b.bytes).sum();
         hot.truncate(from);
         hot.push(Arc::new(HotBatch {
+            id: next_id(),
             rows,
             bytes,
             class: class + 1,
         }));
     }
     bytes
+}
+
+impl HotBatch {
+    /// Rows that another process gave that name.
+    pub fn named(id: u64, rows: RecordBatch) -> Self {
+        let bytes = rows.get_array_memory_size() as u64;
+        Self {
+            id,
+            rows,
+            bytes,
+            class: 0,
+        }
+    }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }

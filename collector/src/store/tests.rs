@@ -48,12 +48,12 @@ pub const STEPS: [Step; 6] = [
 ];
 
 /// Store and log as the service opens them.
-struct Opened {
-    store: Arc<Store>,
+pub struct Opened {
+    pub store: Arc<Store>,
     wal: Wal,
 }
 
-async fn open(dir: &Path) -> Opened {
+pub async fn open(dir: &Path) -> Opened {
     let store = Store::open(dir).await.unwrap();
     let layout = Layout {
         dir: dir.join("log"),
@@ -72,19 +72,19 @@ async fn open(dir: &Path) -> Opened {
 }
 
 impl Opened {
-    fn push(&mut self, wire: &headroom_proto::v1::Batch) {
+    pub fn push(&mut self, wire: &headroom_proto::v1::Batch) {
         let prepared = convert::wire(wire).unwrap();
         let lsns = self.wal.append(&[prepared.entry]).unwrap();
         self.store.append(vec![(lsns[0], prepared.chunks)]);
     }
 
-    async fn flush_and_trim(&mut self) -> Result<(), Error> {
+    pub async fn flush_and_trim(&mut self) -> Result<(), Error> {
         let (committed, outcome) = self.store.flush().await;
         self.wal.trim(committed).unwrap();
         outcome
     }
 
-    async fn rows(&self) -> String {
+    pub async fn rows(&self) -> String {
         self.answer(ALL_VCPUS).await
     }
 
