@@ -5,3 +5,4 @@ pub mod harness;
 mod durability;
 mod end_to_end;
 mod hostile;
+mod hostile_sql;

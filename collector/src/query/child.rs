@@ -112,7 +112,9 @@ async fn answer(engine: &QueryEngine, mirror: &Mirror, sql: &str) -> Result<(), 
             mirror.data(writer.get_mut()).map_err(unwritable)?;
         }
     }
-    Ok(())
+    // Without rows, the columns are only understood with what follows them.
+    writer.finish().map_err(unwritable)?;
+    mirror.data(writer.get_mut()).map_err(unwritable)
 }
 
 fn halves(rows: &RecordBatch, bytes: usize) -> Result<(RecordBatch, RecordBatch), QueryError> {

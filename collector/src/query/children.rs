@@ -118,7 +118,10 @@ impl Children {
                 drop(permit);
                 return reply.end(end).await;
             }
-            Some(Ok(Ok(end))) => end,
+            Some(Ok(Ok(end))) => {
+                process.last_words().await;
+                end
+            }
             Some(Ok(Err(error))) => Err(process.obituary(&error).await),
             Some(Err(_)) => {
                 let seconds = timeout.as_secs_f64();

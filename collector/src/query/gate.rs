@@ -6,12 +6,14 @@
 
 use std::ops::ControlFlow;
 
+use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
     Expr, ObjectName, Query, Select, SetExpr, Statement as Sql, TableFactor, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
 use super::QueryError;
@@ -79,7 +81,8 @@ pub fn check(text: &str, config: &SessionConfig) -> Result<Passed, QueryError> {
         .with_dialect(&GenericDialect {})
         .with_recursion_limit(limit)
         .build()
-        .and_then(|mut parser| parser.parse_statements())?;
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(unreadable)?;
     let Some(statement) = statements.pop_front() else {
         return refuse("the query is empty; try SHOW TABLES");
     };
@@ -116,6 +119,17 @@ pub fn short_enough(text: &str) -> Result<(), QueryError> {
         return Err(QueryError::TooLong { bytes, limit });
     }
     Ok(())
+}
+
+fn unreadable(error: DataFusionError) -> QueryError {
+    match error.find_root() {
+        DataFusionError::SQL(problem, _) if **problem == ParserError::RecursionLimitExceeded => {
+            QueryError::Sql(
+                "the query nests too deeply to be read; take away parentheses or subqueries".into(),
+            )
+        }
+        _ => error.into(),
+    }
 }
 
 const ONLY_READS: &str = "only SELECT, WITH, VALUES, EXPLAIN, DESCRIBE and SHOW are allowed; nothing can be changed here";

@@ -257,12 +257,22 @@ impl Process {
     pub async fn obituary(&mut self, error: &io::Error) -> QueryError {
         let status = tokio::time::timeout(ENDING, self.child.wait()).await;
         let status = status.ok().and_then(Result::ok);
+        let shown = status.map_or_else(|| "still running".into(), |s| s.to_string());
+        tracing::warn!(status = shown, %error, "query process ended under a query");
+        let said = self.last_words().await;
+        cause(status, &said, &shown)
+    }
+
+    /// Ends it; gives and logs the end of what it wrote to standard error.
+    pub async fn last_words(&mut self) -> String {
+        let _ = self.child.start_kill();
         let _ = tokio::time::timeout(ENDING, &mut self.listener).await;
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let said = String::from_utf8_lossy(&said).into_owned();
-        let shown = status.map_or_else(|| "still running".into(), |s| s.to_string());
-        tracing::warn!(status = shown, %error, said, "query process ended under a query");
-        cause(status, &said, &shown)
+        if !said.is_empty() {
+            tracing::warn!(said, "last words of a query process");
+        }
+        said
     }
 }
 
