@@ -1,6 +1,6 @@
 //! What others may send: garbage and invalid batches.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::harness::*;
 use headroom_core::batch::Chunk;
