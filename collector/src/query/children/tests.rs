@@ -184,3 +184,47 @@ async fn a_process_has_limits_no_files_and_no_environment() {
     .await
     .unwrap();
 }
+
+/// What a process of its own costs a small query. Printed, not judged: the
+/// machine may be busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cost_of_isolation_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(dir.path()).await;
+    for seq in 1..=120 {
+        for agent in ["a", "b", "c", "d"] {
+            opened.push(&batch(agent, 1, seq, 4));
+        }
+        if seq == 90 {
+            opened.flush_and_trim().await.unwrap();
+        }
+    }
+    let limits = Limits {
+        memory: 128 << 20,
+        timeout: PATIENCE,
+    };
+    let here = QueryEngine::new(Arc::clone(&opened.store) as _, limits).unwrap();
+    let apart = apart(&opened, PATIENCE);
+    // One VM, the last 15 of 20 minutes.
+    let sql = "SELECT ts, vcpu, ready_ratio FROM vcpus WHERE vm_id = 'vm-b' \
+        AND ts > TIMESTAMP '2026-01-01T00:05:00Z' ORDER BY ts, vcpu";
+    let mut took = [Vec::new(), Vec::new()];
+    for round in 0..40 {
+        let mut rows = [0, 0];
+        for (i, engine) in [&here, &apart].into_iter().enumerate() {
+            let began = Instant::now();
+            let (_, batches) = engine.collect(sql).await.unwrap();
+            // The first ones warm up.
+            if round >= 5 {
+                took[i].push(began.elapsed());
+            }
+            rows[i] = batches.iter().map(|b| b.num_rows()).sum();
+        }
+        assert_eq!(rows, [360, 360]);
+    }
+    let [here, apart] = took.map(|mut t| {
+        t.sort_unstable();
+        t[t.len() / 2]
+    });
+    println!("one VM, last 15 min, p50: {here:?} on a thread, {apart:?} in a process");
+}
