@@ -33,7 +33,7 @@ pub const MAX_BATCH: usize = 16 << 20;
 /// # Errors
 /// Standard input is no socket of a collector, or a limit can't be set.
 pub fn run() -> Result<(), Error> {
-    serve().map_err(|e| Error::Engine(e.into()))
+    serve().map_err(Error::Engine)
 }
 
 fn serve() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
