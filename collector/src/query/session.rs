@@ -8,12 +8,14 @@ use datafusion::common::Result;
 use datafusion::datasource::MemTable;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use headroom_core::metric::{TABLES, Table};
+use headroom_core::metric::Table;
+use headroom_core::rollup::stored;
 use headroom_core::rows::{VM_DISKS, VM_MEMORY, VM_NUMA, VM_QUEUES};
 
 use super::Rows;
 use super::hist::{hist_count, hist_merge, hist_quantile};
 use super::provider::HotAndStored;
+use super::views;
 use crate::schema;
 use crate::store::Snapshot;
 
@@ -83,7 +85,7 @@ pub async fn context(
     context.register_udf(hist_count());
     context.register_udaf(hist_merge());
     let snapshot: Arc<Snapshot> = rows.snapshot();
-    let all = TABLES.iter().map(|table| (table.name, *table));
+    let all = stored().iter().map(|table| (table.name, *table));
     for (name, table) in all.chain(ALSO.iter().copied()) {
         let i = schema::index(table);
         context.register_table(
@@ -96,14 +98,21 @@ pub async fn context(
         )?;
     }
     context.register_table("column_comments", Arc::new(comments()?))?;
+    context.register_table(
+        "store_usage",
+        Arc::new(views::store_usage(&snapshot, &rows.keep())?),
+    )?;
     context.sql(RECOMMENDATIONS).await?;
+    for view in views::VIEWS {
+        context.sql(view).await?;
+    }
     Ok(context)
 }
 
 /// Table `column_comments`: unit and description of every column.
 fn comments() -> Result<MemTable> {
     let all = || {
-        let all = TABLES.iter().map(|table| (table.name, *table));
+        let all = stored().iter().map(|table| (table.name, *table));
         all.chain(ALSO.iter().copied())
             .flat_map(|(name, t)| t.columns.iter().map(move |c| (name, c)))
     };
