@@ -16,17 +16,22 @@ use crate::store::{Keep, Snapshot, Usage, usage};
 /// from `vm_stays_1h`, what came since from `vms`; rows that both hold do no
 /// harm, since stays that overlap or follow within three windows are one. A
 /// stay is over when the VM was seen elsewhere later, or its host had a window
-/// more than three windows later.
+/// more than three windows later. (`substr(x, 1)` and the like take the comment
+/// off a column: DataFusion 55 refuses a union of columns with different ones.)
 ///
 /// `vm_dimensions`: what VMs are grouped by, the latest of each.
 pub const VIEWS: &[&str] = &[
     "CREATE VIEW placement AS WITH \
      rolled AS (SELECT max(ts) AS ts FROM vm_stays_1h), \
      seen AS ( \
-       SELECT vm_id, vm_name, host, valid_from AS began, ts AS ended, window_ns / windows AS window_ns \
+       SELECT substr(vm_id, 1) AS vm_id, substr(vm_name, 1) AS vm_name, substr(host, 1) AS host, \
+         valid_from + INTERVAL '0 seconds' AS began, ts + INTERVAL '0 seconds' AS ended, \
+         window_ns / windows AS window_ns \
        FROM vm_stays_1h WHERE windows > 0 \
        UNION ALL \
-       SELECT vm_id, vm_name, host, ts - arrow_cast(window_ns, 'Duration(Nanosecond)'), ts, window_ns \
+       SELECT substr(vm_id, 1), substr(vm_name, 1), substr(host, 1), \
+         ts - arrow_cast(window_ns, 'Duration(Nanosecond)'), ts + INTERVAL '0 seconds', \
+         greatest(window_ns, 0) \
        FROM vms WHERE ts > coalesce((SELECT ts FROM rolled), to_timestamp(0)) - INTERVAL '2 hours'), \
      before AS ( \
        SELECT *, max(ended) OVER (PARTITION BY vm_id, host ORDER BY began, ended \
@@ -41,8 +46,9 @@ pub const VIEWS: &[&str] = &[
          max(ended) AS ended, max(window_ns) AS window_ns FROM cut GROUP BY vm_id, host, nth), \
      told AS ( \
        SELECT host, max(ts) AS ts FROM ( \
-         SELECT host, max(ts) AS ts FROM hosts GROUP BY host \
-         UNION ALL SELECT host, max(ts) FROM hosts_1d GROUP BY host \
+         SELECT substr(host, 1) AS host, max(ts + INTERVAL '0 seconds') AS ts FROM hosts GROUP BY 1 \
+         UNION ALL \
+         SELECT substr(host, 1), max(ts - INTERVAL '1 hour') FROM hosts_1h GROUP BY 1 \
          UNION ALL SELECT host, max(ended) FROM seen GROUP BY host) AS t GROUP BY host), \
      after AS ( \
        SELECT stays.*, told.ts AS told, \

@@ -53,7 +53,9 @@ pub fn send(opened: &mut Opened, seq: u64, rows: &[VmRow]) {
 }
 
 pub async fn roll(opened: &Opened, now: i64) -> u64 {
-    Roller::default().roll_all(&opened.store, now, &|| false).await
+    Roller::default()
+        .roll_all(&opened.store, now, &|| false)
+        .await
 }
 
 /// The steps of a length as computed from `vms`, and as rolled up.
@@ -87,7 +89,11 @@ pub async fn assert_true_to_the_rows(opened: &Opened, why: &str) {
     for (table, seconds) in STEPS {
         let (raw, rolled) = both(table, seconds);
         let (raw, rolled) = (opened.answer(&raw).await, opened.answer(&rolled).await);
-        assert_eq!(without_types(&raw), without_types(&rolled), "{table}: {why}");
+        assert_eq!(
+            without_types(&raw),
+            without_types(&rolled),
+            "{table}: {why}"
+        );
     }
 }
 
@@ -95,7 +101,11 @@ pub async fn assert_true_to_the_rows(opened: &Opened, why: &str) {
 fn without_types(table: &str) -> String {
     let line = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     let lines = table.lines().filter(|l| !l.starts_with('+'));
-    lines.map(line).collect::<Vec<_>>().join("\n").replace("Z", "")
+    lines
+        .map(line)
+        .collect::<Vec<_>>()
+        .join("\n")
+        .replace("Z", "")
 }
 
 /// Windows of two VMs over parts of two days, with gaps.
@@ -136,7 +146,10 @@ async fn a_roll_up_is_what_its_rows_say() {
     assert_true_to_the_rows(&opened, "after a restart").await;
     let windows = "SELECT sum(windows) AS n FROM vms_1h";
     if let Some(theirs) = by_duckdb(dir.path(), windows) {
-        assert_eq!(theirs["n"].to_string().trim_matches('"'), some_rows().len().to_string());
+        assert_eq!(
+            theirs["n"].to_string().trim_matches('"'),
+            some_rows().len().to_string()
+        );
     }
 }
 
@@ -152,17 +165,24 @@ async fn late_rows_change_the_steps_they_belong_to_and_no_others() {
     };
     let before = paths(&opened, "vms_1m");
     // 20 h before the newest row: an hour of its own.
-    let late: Vec<VmRow> = (1..=7).map(|n| vm("h1", "vm-a", T0 + 5 * HOUR + n * SECOND)).collect();
+    let late: Vec<VmRow> = (1..=7)
+        .map(|n| vm("h1", "vm-a", T0 + 5 * HOUR + n * SECOND))
+        .collect();
     send(&mut opened, 50, &late);
     opened.flush_and_trim().await.unwrap();
     // Four tables of vms and the stays.
     assert_eq!(roll(&opened, LATER).await, 5);
     let after = paths(&opened, "vms_1m");
-    assert!(before.is_subset(&after) && after.len() == before.len() + 1, "{after:?}");
+    assert!(
+        before.is_subset(&after) && after.len() == before.len() + 1,
+        "{after:?}"
+    );
     assert_true_to_the_rows(&opened, "late, in an hour of its own").await;
     // Into an hour that is rolled up already, and merged with others.
     crate::merger::merge_all(&opened.store, LATER, &|| false).await;
-    let late: Vec<VmRow> = (1..=7).map(|n| vm("h1", "vm-c", T0 + 23 * HOUR + n * SECOND)).collect();
+    let late: Vec<VmRow> = (1..=7)
+        .map(|n| vm("h1", "vm-c", T0 + 23 * HOUR + n * SECOND))
+        .collect();
     send(&mut opened, 51, &late);
     opened.flush_and_trim().await.unwrap();
     assert_eq!(roll(&opened, LATER).await, 5);
@@ -172,26 +192,34 @@ async fn late_rows_change_the_steps_they_belong_to_and_no_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_step_of_a_roll_up_loses_or_doubles_a_window_when_it_is_the_last() {
-    for step in [Step::Written, Step::Named, Step::Committed] {
-        for late in [false, true] {
-            let dir = tempfile::tempdir().unwrap();
-            let mut opened = filled(dir.path()).await;
-            if late {
-                roll(&opened, LATER).await;
-                send(&mut opened, 60, &[vm("h1", "vm-a", T0 + 23 * HOUR + SECOND)]);
-                opened.flush_and_trim().await.unwrap();
-            }
-            let end = || END_AT.lock().unwrap();
-            end().push((dir.path().to_path_buf(), step));
-            assert_eq!(roll(&opened, LATER).await, 0, "{step:?}");
-            end().retain(|(root, _)| root != dir.path());
-            drop(opened);
-            let opened = open(dir.path()).await;
+    let ends = [
+        (Step::Written, false),
+        (Step::Named, true),
+        (Step::Committed, false),
+        (Step::Committed, true),
+    ];
+    for (step, late) in ends {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = filled(dir.path()).await;
+        if late {
             roll(&opened, LATER).await;
-            assert_true_to_the_rows(&opened, &format!("{step:?}, late: {late}")).await;
-            let tmp = files(&dir.path().join("tables"), ".tmp");
-            assert!(tmp.is_empty(), "{step:?}: {tmp:?}");
+            send(
+                &mut opened,
+                60,
+                &[vm("h1", "vm-a", T0 + 23 * HOUR + SECOND)],
+            );
+            opened.flush_and_trim().await.unwrap();
         }
+        let end = || END_AT.lock().unwrap();
+        end().push((dir.path().to_path_buf(), step));
+        assert_eq!(roll(&opened, LATER).await, 0, "{step:?}");
+        end().retain(|(root, _)| root != dir.path());
+        drop(opened);
+        let opened = open(dir.path()).await;
+        roll(&opened, LATER).await;
+        assert_true_to_the_rows(&opened, &format!("{step:?}, late: {late}")).await;
+        let tmp = files(&dir.path().join("tables"), ".tmp");
+        assert!(tmp.is_empty(), "{step:?}: {tmp:?}");
     }
 }
 
@@ -212,7 +240,11 @@ async fn rows_and_roll_ups_are_grouped_by_whom_they_belong_to() {
     let rows = [who("vm-a", "north"), who("vm-bb", "south")];
     opened.push(&wire("a", 1, 70, vec![Chunk::of(&rows)]));
     roll(&opened, LATER).await;
-    for (table, windows) in [("vms", "count(*)"), ("vms_1h", "sum(windows)"), ("vms_1d", "sum(windows)")] {
+    for (table, windows) in [
+        ("vms", "count(*)"),
+        ("vms_1h", "sum(windows)"),
+        ("vms_1d", "sum(windows)"),
+    ] {
         for (by, groups) in [("tenant", 2), ("project", 1), ("vm_type", 1), ("region", 2)] {
             let sql = format!(
                 "SELECT count(*) AS groups, sum(windows) AS windows FROM ( \
@@ -227,8 +259,12 @@ async fn rows_and_roll_ups_are_grouped_by_whom_they_belong_to() {
     // What the rows themselves tell needs no join.
     let own = "SELECT tenant, sum(windows) AS n FROM vms_1h GROUP BY tenant ORDER BY tenant";
     let answer = opened.answer(own).await;
-    assert!(answer.contains("acme") && answer.contains("other"), "{answer}");
-    let units = "SELECT count(*) AS n FROM column_comments WHERE table_name = 'vms_1d' AND unit = 'ns'";
+    assert!(
+        answer.contains("acme") && answer.contains("other"),
+        "{answer}"
+    );
+    let units =
+        "SELECT count(*) AS n FROM column_comments WHERE table_name = 'vms_1d' AND unit = 'ns'";
     assert!(!opened.answer(units).await.contains("| 0 "));
 }
 

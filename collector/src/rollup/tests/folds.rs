@@ -83,7 +83,9 @@ fn check(table: &str, step_us: i64, rows: &[VcpuRow], portion: usize) {
             assert_eq!(int("window_ns", i), Some(plain.window_ns), "{key:?}");
             assert_eq!(int("ready_wake_ns", i), plain.wake, "{key:?}");
             assert_eq!(int("ready_max_ns", i), plain.max, "{key:?}");
-            let hist = hists.is_valid(i).then(|| Hist::decode(hists.value(i)).unwrap());
+            let hist = hists
+                .is_valid(i)
+                .then(|| Hist::decode(hists.value(i)).unwrap());
             assert_eq!(hist, plain.hist, "{key:?}");
             let ready = ratios.value(i) * 1e9;
             assert!((ready - 5.0).abs() < 1e-6, "{key:?}: {ready}");

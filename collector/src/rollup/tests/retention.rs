@@ -4,7 +4,7 @@ use headroom_core::batch::Chunk;
 use headroom_core::rows::{InventoryRow, VMS};
 
 use super::{END_AT, HOUR, LATER, Opened, Roller, SECOND, Step};
-use super::{by_duckdb, days, filled, files, keep, open, roll, send, stored, vm, wire};
+use super::{by_duckdb, days, files, filled, keep, open, roll, send, stored, vm, wire};
 use crate::tests::harness::T0;
 
 const DAY: i64 = 24 * HOUR;
@@ -33,7 +33,8 @@ async fn rows_go_when_all_of_their_file_are_too_old_and_rolled_up() {
     assert_eq!(retire(&opened, T0 + 7 * DAY + HOUR).await, 0);
     assert_eq!(retire(&opened, now).await, 2);
     assert_eq!((live(&opened, "vms"), live(&opened, "vms_1h")), (2, 4));
-    let counts = "SELECT (SELECT count(*) FROM vms) AS rows, (SELECT sum(windows) FROM vms_1d) AS days";
+    let counts =
+        "SELECT (SELECT count(*) FROM vms) AS rows, (SELECT sum(windows) FROM vms_1d) AS days";
     let answer = opened.answer(counts).await;
     assert!(answer.contains("| 2    | 4    |"), "{answer}");
     // What is gone from the source is not taken from the roll-up.
@@ -41,7 +42,11 @@ async fn rows_go_when_all_of_their_file_are_too_old_and_rolled_up() {
     let on_disk = |name: &str| files(&dir.path().join("tables").join(name), ".parquet").len();
     assert_eq!(on_disk("vms"), 4, "deleted two hours later");
     let table = crate::schema::index(&VMS);
-    opened.store.delete_replaced(table, std::time::Duration::ZERO).await.unwrap();
+    opened
+        .store
+        .delete_replaced(table, std::time::Duration::ZERO)
+        .await
+        .unwrap();
     assert_eq!(on_disk("vms"), 2);
     drop(opened);
     let opened = open(dir.path()).await;
@@ -101,21 +106,25 @@ async fn the_log_of_a_table_does_not_grow_for_ever() {
     let table = crate::schema::index(&VMS);
     let log = dir.path().join("tables/vms/_delta_log");
     let at_once = std::time::Duration::ZERO;
-    for n in 1..=70i64 {
-        send(&mut opened, n.unsigned_abs(), &[vm("h1", "vm-a", T0 + n * 10 * SECOND)]);
+    for n in 1..=40i64 {
+        send(
+            &mut opened,
+            n.unsigned_abs(),
+            &[vm("h1", "vm-a", T0 + n * 10 * SECOND)],
+        );
         opened.flush_and_trim().await.unwrap();
         opened.store.shorten(table, at_once).await.unwrap();
     }
     let entries = files(&log, ".json").len();
-    assert!(entries < 45, "{entries} entries of 71 commits");
+    assert!(entries < 20, "{entries} entries of 41 commits");
     let sum = "SELECT count(*) AS n, sum(run_ns) AS run FROM vms";
     let before = opened.answer(sum).await;
-    assert!(before.contains("| 70 "), "{before}");
+    assert!(before.contains("| 40 "), "{before}");
     drop(opened);
     let opened = open(dir.path()).await;
     assert_eq!(opened.answer(sum).await, before);
     if let Some(theirs) = by_duckdb(dir.path(), "SELECT count(*) AS n FROM vms") {
-        assert_eq!(theirs["n"], 70);
+        assert_eq!(theirs["n"], 40);
     }
     drop(opened);
     // A checkpoint that a loss of power left empty is no obstacle.
