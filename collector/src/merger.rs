@@ -150,7 +150,7 @@ async fn run(
 }
 
 /// So that one damaged file does not keep the others apart for ever.
-async fn set_aside_unreadable(
+pub async fn set_aside_unreadable(
     store: &Store,
     table: usize,
     files: &[Arc<DataFile>],

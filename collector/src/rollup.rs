@@ -23,7 +23,7 @@ use tokio::task::block_in_place;
 
 use crate::error::chain;
 use crate::store::{DataFile, Exchange, FileWriter, NewFile, Store, date, hour_of};
-use crate::{Error, query, schema};
+use crate::{Error, merger, query, schema};
 use due::{Known, due};
 use fold::Fold;
 
@@ -40,8 +40,15 @@ pub struct Roller {
     known: Known,
 }
 
-/// One pass over a source: hours of a day, by roll-up.
+/// Hours of a day, by roll-up.
 type Work = Vec<(&'static Rollup, BTreeSet<i64>)>;
+
+/// What one pass over a source's rows of a day makes.
+struct Pass {
+    source: &'static Table,
+    day: i64,
+    work: Work,
+}
 
 impl Roller {
     /// Every roll-up that is due at that time, µs since 1970 UTC, until it is
@@ -60,7 +67,8 @@ impl Roller {
                 if stop() {
                     return commits;
                 }
-                match self.roll(store, source, day, work, stop).await {
+                let pass = Pass { source, day, work };
+                match self.roll(store, pass, stop).await {
                     Ok(done) => commits += done,
                     Err(error) => {
                         tracing::warn!(table = source.name, day = date(day), error = %chain(&error), "not rolled up");
@@ -137,11 +145,10 @@ impl Roller {
     async fn roll(
         &mut self,
         store: &Store,
-        source: &'static Table,
-        day: i64,
-        work: Work,
+        pass: Pass,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<u64, Error> {
+        let Pass { source, day, work } = pass;
         let table = schema::index(source);
         let all: BTreeSet<i64> = work.iter().flat_map(|(_, hours)| hours).copied().collect();
         let files = block_in_place(|| self.known.files_of(store, table, &all));
@@ -153,7 +160,13 @@ impl Roller {
         let mut rows =
             query::sorted(table, &store.table_dir(table), &files, MEMORY).map_err(failed())?;
         while let Some(batch) = rows.next().await {
-            let batch = batch.map_err(failed())?;
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => {
+                    merger::set_aside_unreadable(store, table, &files).await?;
+                    return Err(failed()(error));
+                }
+            };
             if stop() {
                 return Ok(0);
             }

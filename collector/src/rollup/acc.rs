@@ -78,10 +78,10 @@ impl Acc {
     pub fn add(&mut self, op: Op, columns: &[ArrayRef], row: usize) {
         let int = |i: usize| number(&columns[i], row);
         match (self, op) {
-            (Self::One(v), Op::Key(i) | Op::Last(i)) => {
-                if columns[i].is_valid(row) && !v.is(&columns[i], row) {
-                    *v = Value::of(&columns[i], row);
-                }
+            (Self::One(v), Op::Key(i) | Op::Last(i))
+                if columns[i].is_valid(row) && !v.is(&columns[i], row) =>
+            {
+                *v = Value::of(&columns[i], row);
             }
             (Self::One(v), Op::Max(i)) => extreme(v, Value::of(&columns[i], row), true),
             (Self::One(v), Op::Min(i)) => extreme(v, Value::of(&columns[i], row), false),
