@@ -14,6 +14,7 @@ mod lock;
 mod merger;
 mod offline;
 mod query;
+mod rollup;
 mod schema;
 mod server;
 mod service;

@@ -15,6 +15,7 @@ mod provider;
 mod session;
 mod sorted;
 mod verify;
+mod views;
 mod wire;
 
 use std::path::PathBuf;
@@ -28,7 +29,7 @@ pub use error::QueryError;
 pub use sorted::sorted;
 pub use verify::readable;
 
-use crate::store::{Snapshot, Store};
+use crate::store::{Keep, Snapshot, Store};
 
 /// Where the engine reads.
 #[async_trait]
@@ -50,6 +51,10 @@ pub trait Rows: Send + Sync {
     fn table_dir(&self, table: usize) -> PathBuf;
     /// Takes note of a file that can't be read; tells whether it was live.
     async fn set_aside(&self, table: usize, path: &str) -> bool;
+    /// How long rows are kept.
+    fn keep(&self) -> Keep {
+        Keep::default()
+    }
 }
 
 #[async_trait]
@@ -60,6 +65,10 @@ impl Rows for Store {
 
     fn table_dir(&self, table: usize) -> PathBuf {
         Self::table_dir(self, table)
+    }
+
+    fn keep(&self) -> Keep {
+        Self::keep(self)
     }
 
     async fn set_aside(&self, table: usize, path: &str) -> bool {

@@ -114,7 +114,7 @@ fn engine(config: &Config, store: &Arc<Store>) -> Result<QueryEngine, Error> {
 }
 
 async fn open(config: &Config) -> Result<(Arc<Store>, Arc<Mutex<Wal>>, Recovery), Error> {
-    let store = Store::open(&config.data_dir).await?;
+    let store = Store::open(&config.data_dir).await?.keeping(config.keep);
     let layout = Layout {
         dir: config.data_dir.join("log"),
         quarantine: config.data_dir.join("quarantine"),

@@ -47,7 +47,7 @@ fn serve() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     };
     confine(setup.space)?;
     let (asked, mut questions) = mpsc::channel(1);
-    let (mirror, feed) = Mirror::new(socket, setup.dirs, asked);
+    let (mirror, feed) = Mirror::new(socket, (setup.dirs, setup.keep), asked);
     let mirror = Arc::new(mirror);
     let limits = Limits {
         memory: setup.memory,

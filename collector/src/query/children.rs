@@ -17,7 +17,7 @@ use self::process::{Process, Reply};
 use super::engine::Piece;
 use super::wire::Setup;
 use super::{QueryError, Rows};
-use crate::schema;
+use headroom_core::rollup::stored;
 
 /// Set in the environment of each query process, which has no other variable
 /// of the collector's.
@@ -73,7 +73,8 @@ impl Children {
             // Twice the share: what DataFusion does not account for, and the
             // batch on its way out.
             space: IDLE_SPACE + program.hot + 2 * share,
-            dirs: (0..schema::count()).map(|i| rows.table_dir(i)).collect(),
+            dirs: (0..stored().len()).map(|i| rows.table_dir(i)).collect(),
+            keep: rows.keep(),
         };
         let idle = (0..program.count).map(|_| Process::start(&program.args, &setup));
         let idle = Mutex::new(idle.collect::<std::io::Result<_>>()?);

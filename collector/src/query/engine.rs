@@ -329,9 +329,10 @@ impl Job {
         &self,
         passed: &Passed,
     ) -> Result<(Option<RecordBatch>, SendableRecordBatchStream), DataFusionError> {
-        let snapshot = self.rows.of(&session::behind(&passed.tables)).await;
+        let names = passed.tables.as_slice();
+        let snapshot = self.rows.of(&session::behind(names)).await;
         let (config, env) = (self.config.clone(), Arc::clone(&self.env));
-        let context = session::context(config, env, &self.rows, snapshot).await?;
+        let context = session::context(config, env, &self.rows, (snapshot, names)).await?;
         let reads = SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)

@@ -24,7 +24,7 @@ use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 
-use headroom_core::metric::TABLES;
+use headroom_core::rollup::stored;
 
 use super::{Rows, verify};
 use crate::schema;
@@ -168,7 +168,7 @@ impl TableProvider for HotAndStored {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         // An empty table would be a wrong answer.
         if !self.rows.holds(self.table) {
-            let name = TABLES[self.table].name;
+            let name = stored()[self.table].name;
             return internal_err!("rows of {name} were not asked for by the gate");
         }
         let partitions = state.config().target_partitions();

@@ -8,23 +8,17 @@ use datafusion::common::Result;
 use datafusion::datasource::MemTable;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use headroom_core::metric::{TABLES, Table};
-use headroom_core::rows::{RECOMMENDATION_LOG, VM_DISKS, VM_MEMORY, VM_NUMA, VM_QUEUES};
+use headroom_core::metric::Table;
+use headroom_core::rollup::stored;
+use headroom_core::rows::{VM_DISKS, VM_MEMORY, VM_NUMA, VM_QUEUES};
 
 use super::Rows;
 use super::gate::DENIED;
 use super::hist::{hist_count, hist_merge, hist_quantile};
 use super::provider::HotAndStored;
+use super::views::{self, VIEWS};
 use crate::schema;
 use crate::store::Snapshot;
-
-/// The latest state of each recommendation. States of one instant are told
-/// apart by their order in its life.
-const RECOMMENDATIONS: &str = "CREATE VIEW recommendations AS \
-    SELECT id, made_at, kind, subject, confidence, state, payload FROM ( \
-      SELECT *, row_number() OVER (PARTITION BY id ORDER BY ts DESC, \
-        CASE state WHEN 'proposed' THEN 1 ELSE 0 END) AS nth \
-      FROM recommendation_log) WHERE nth = 1";
 
 /// Tables under the names that people look for first.
 const ALSO: &[(&str, &Table)] = &[
@@ -34,18 +28,23 @@ const ALSO: &[(&str, &Table)] = &[
     ("memory", &VM_MEMORY),
 ];
 
-/// Views and the tables they read.
-const VIEWS: &[(&str, &Table)] = &[("recommendations", &RECOMMENDATION_LOG)];
+/// Tables of `information_schema` that list views.
+const LISTS: &[&str] = &["tables", "views", "columns"];
 
 /// Tables of the catalogue behind names in a statement, each once.
 pub fn behind(names: &[String]) -> Vec<usize> {
-    let all = TABLES.iter().map(|table| (table.name, *table));
-    let all = all.chain(ALSO.iter().copied()).chain(VIEWS.iter().copied());
-    let named = all.filter(|(name, _)| names.iter().any(|n| n == name));
-    let mut tables: Vec<usize> = named.map(|(_, table)| schema::index(table)).collect();
-    tables.sort_unstable();
-    tables.dedup();
-    tables
+    if names.iter().any(|name| name == views::STORE_USAGE) {
+        return (0..stored().len()).collect();
+    }
+    let named = |name: &str| names.iter().any(|n| n == name);
+    let views = VIEWS.iter().filter(|view| named(view.name));
+    let read: Vec<&str> = views.flat_map(|view| view.reads).copied().collect();
+    let also = ALSO.iter().filter(|(name, _)| named(name));
+    let also: Vec<&str> = also.map(|(_, table)| table.name).collect();
+    let wanted = |name| named(name) || read.contains(&name) || also.contains(&name);
+    let all = stored().iter().enumerate();
+    let all = all.filter(|(_, table)| wanted(table.name));
+    all.map(|(index, _)| index).collect()
 }
 
 /// Settings of every query.
@@ -66,7 +65,8 @@ pub fn config() -> Result<SessionConfig> {
     Ok(config)
 }
 
-/// A context that sees the rows of one moment, the same in all tables.
+/// A context that sees the rows of one moment, the same in all tables, for a
+/// statement that names these.
 ///
 /// # Errors
 /// A bug in what is registered here.
@@ -74,7 +74,7 @@ pub async fn context(
     config: SessionConfig,
     runtime: Arc<RuntimeEnv>,
     rows: &Arc<dyn Rows>,
-    snapshot: Arc<Snapshot>,
+    (snapshot, names): (Arc<Snapshot>, &[String]),
 ) -> Result<SessionContext> {
     let context = SessionContext::new_with_config_rt(config, runtime);
     for name in DENIED {
@@ -84,7 +84,7 @@ pub async fn context(
     context.register_udf(hist_quantile());
     context.register_udf(hist_count());
     context.register_udaf(hist_merge());
-    let all = TABLES.iter().map(|table| (table.name, *table));
+    let all = stored().iter().map(|table| (table.name, *table));
     for (name, table) in all.chain(ALSO.iter().copied()) {
         let i = schema::index(table);
         context.register_table(
@@ -97,14 +97,25 @@ pub async fn context(
         )?;
     }
     context.register_table("column_comments", Arc::new(comments()?))?;
-    context.sql(RECOMMENDATIONS).await?;
+    context.register_table(
+        views::STORE_USAGE,
+        Arc::new(views::store_usage(&snapshot, &rows.keep())?),
+    )?;
+    // Planning a view takes longer than most queries, so those that nobody
+    // asks for are left out; `information_schema` and SHOW see all of them.
+    let lists = names.is_empty() || names.iter().any(|n| LISTS.contains(&n.as_str()));
+    for view in VIEWS {
+        if lists || names.iter().any(|name| name == view.name) {
+            context.sql(view.sql).await?;
+        }
+    }
     Ok(context)
 }
 
 /// Table `column_comments`: unit and description of every column.
 fn comments() -> Result<MemTable> {
     let all = || {
-        let all = TABLES.iter().map(|table| (table.name, *table));
+        let all = stored().iter().map(|table| (table.name, *table));
         all.chain(ALSO.iter().copied())
             .flat_map(|(name, t)| t.columns.iter().map(move |c| (name, c)))
     };

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::QueryError;
+use crate::store::Keep;
 
 /// Content is a [`ToChild`] or [`FromChild`] in JSON.
 pub const MESSAGE: u8 = 1;
@@ -49,6 +50,8 @@ pub struct Setup {
     pub space: u64,
     /// Directory of each table's files.
     pub dirs: Vec<PathBuf>,
+    /// How long rows are kept.
+    pub keep: Keep,
 }
 
 /// The rows of a table at this moment.

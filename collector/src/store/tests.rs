@@ -11,7 +11,7 @@ use crate::tests::harness::{ALL_VCPUS, PATIENCE, T0, batch, files, number, vcpu_
 use crate::wal::{Layout, RealDisk, Wal};
 
 mod merges;
-mod versions;
+pub mod versions;
 
 /// Stores whose next flush ends at a step, as if the process had died there.
 pub static END_AT: Mutex<Vec<(PathBuf, Step)>> = Mutex::new(Vec::new());
@@ -88,7 +88,7 @@ impl Opened {
         self.answer(ALL_VCPUS).await
     }
 
-    async fn answer(&self, sql: &str) -> String {
+    pub async fn answer(&self, sql: &str) -> String {
         let engine = QueryEngine::new(
             Arc::clone(&self.store) as _,
             Limits {

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use arrow::ipc::reader::StreamReader;
 use async_trait::async_trait;
-use headroom_core::metric::TABLES;
+use headroom_core::rollup::stored;
 use tokio::sync::mpsc;
 
 use crate::query::Rows;
 use crate::query::wire::{self, FileNow, FromChild, HotHead, TableNow, ToChild};
-use crate::store::{Bounds, DataFile, HotBatch, Snapshot, TableRows};
+use crate::store::{Bounds, DataFile, HotBatch, Keep, Snapshot, TableRows};
 
 /// Largest piece of an answer's stream.
 const PIECE: usize = 256 << 10;
@@ -30,6 +30,7 @@ struct Named {
 pub struct Mirror {
     socket: Mutex<UnixStream>,
     dirs: Vec<PathBuf>,
+    keep: Keep,
     now: ArcSwap<Named>,
     came: tokio::sync::Mutex<mpsc::Receiver<Named>>,
 }
@@ -46,11 +47,11 @@ impl Mirror {
     /// Nothing yet, and what fills it.
     pub fn new(
         socket: UnixStream,
-        dirs: Vec<PathBuf>,
+        (dirs, keep): (Vec<PathBuf>, Keep),
         asked: mpsc::Sender<String>,
     ) -> (Self, Feed) {
         let (named, came) = mpsc::channel(1);
-        let tables = vec![TableRows::default(); TABLES.len()];
+        let tables = vec![TableRows::default(); stored().len()];
         let nothing = Named {
             snapshot: Arc::new(Snapshot { tables }),
             tables: Vec::new(),
@@ -58,12 +59,13 @@ impl Mirror {
         let mirror = Self {
             socket: Mutex::new(socket),
             dirs,
+            keep,
             now: ArcSwap::from_pointee(nothing),
             came: tokio::sync::Mutex::new(came),
         };
         let feed = Feed {
             hot: HashMap::new(),
-            files: vec![Arc::default(); TABLES.len()],
+            files: vec![Arc::default(); stored().len()],
             asked,
             named,
         };
@@ -117,6 +119,10 @@ impl Rows for Mirror {
 
     fn table_dir(&self, table: usize) -> PathBuf {
         self.dirs[table].clone()
+    }
+
+    fn keep(&self) -> Keep {
+        self.keep
     }
 
     async fn set_aside(&self, table: usize, path: &str) -> bool {
@@ -174,7 +180,7 @@ impl Feed {
     }
 
     fn named_now(&mut self, now: Vec<TableNow>) -> io::Result<Named> {
-        let mut tables = vec![TableRows::default(); TABLES.len()];
+        let mut tables = vec![TableRows::default(); stored().len()];
         let named = now.iter().map(|t| t.table).collect();
         for now in now {
             let batch = |id| self.hot.get(&id).cloned();
@@ -196,7 +202,7 @@ impl Feed {
 
 fn file(table: usize, file: FileNow) -> DataFile {
     DataFile {
-        bounds: Arc::new(Bounds::from_json(TABLES[table], Some(&file.stats))),
+        bounds: Arc::new(Bounds::from_json(stored()[table], Some(&file.stats))),
         path: file.path,
         size: file.size,
     }

@@ -12,7 +12,7 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
-use headroom_core::metric::TABLES;
+use headroom_core::rollup::stored;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr, Command};
@@ -194,7 +194,7 @@ impl Process {
 
     /// Sends the rows of tables, of what is not there yet.
     async fn supply(&mut self, rows: &dyn Rows, tables: &[usize]) -> io::Result<()> {
-        if tables.iter().any(|t| *t >= TABLES.len()) {
+        if tables.iter().any(|t| *t >= stored().len()) {
             return Err(io::Error::other("no such table"));
         }
         let snapshot = rows.snapshot();
@@ -328,7 +328,7 @@ fn files(table: usize, files: &[Arc<DataFile>]) -> Vec<FileNow> {
     let file = |f: &Arc<DataFile>| FileNow {
         path: f.path.clone(),
         size: f.size,
-        stats: f.bounds.to_json(TABLES[table]),
+        stats: f.bounds.to_json(stored()[table]),
     };
     files.iter().map(file).collect()
 }
