@@ -107,6 +107,24 @@ async fn the_deadline_and_a_reader_that_leaves_end_a_process() {
     assert_eq!(count(&engine).await, 50);
 }
 
+async fn one_question(children: &Children) {
+    let (started, start) = oneshot::channel();
+    let (to, _pieces) = mpsc::channel(8);
+    let permits = Arc::new(tokio::sync::Semaphore::new(1));
+    let question = Question {
+        text: "SELECT 1".into(),
+        deadline: tokio::time::Instant::now() + PATIENCE,
+        timeout: PATIENCE,
+        started,
+        to,
+        permit: permits.acquire_owned().await.unwrap(),
+    };
+    tokio::join!(children.answer(question), start)
+        .1
+        .unwrap()
+        .unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_has_limits_no_files_and_no_environment() {
     let dir = tempfile::tempdir().unwrap();
@@ -114,37 +132,14 @@ async fn a_process_has_limits_no_files_and_no_environment() {
     let rows = Arc::clone(&opened.store) as _;
     let children = Children::start(rows, program(1), 128 << 20).unwrap();
     let pid = children.lock()[0].id().unwrap();
-    let engine_ready = tokio::time::timeout(PATIENCE, async {
-        loop {
-            let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
-            let set = limits
-                .lines()
-                .any(|l| l.starts_with("Max file size             0"));
-            if set {
-                return limits;
-            }
-            // Told its limits with the first question only.
-            let (started, start) = oneshot::channel();
-            let (to, _pieces) = mpsc::channel(8);
-            let permit = Arc::new(tokio::sync::Semaphore::new(1))
-                .acquire_owned()
-                .await
-                .unwrap();
-            let question = Question {
-                text: "SELECT 1".into(),
-                deadline: tokio::time::Instant::now() + PATIENCE,
-                timeout: PATIENCE,
-                started,
-                to,
-                permit,
-            };
-            tokio::join!(children.answer(question), start)
-                .1
-                .unwrap()
-                .unwrap();
-        }
-    });
-    let limits = engine_ready.await.unwrap();
+    // It is told its limits with the first question.
+    one_question(&children).await;
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    assert!(
+        limits
+            .lines()
+            .any(|l| l.starts_with("Max file size             0"))
+    );
     let space = children.setup.space.to_string();
     assert!(
         limits
