@@ -138,7 +138,7 @@ async fn a_roll_up_is_what_its_rows_say() {
     assert_eq!(roll(&opened, LATER).await, 0, "nothing is left to do");
     assert_true_to_the_rows(&opened, "at first").await;
     // Merged files hold the same windows, so nothing is made again.
-    assert!(crate::merger::merge_all(&opened.store, LATER, &|| false).await > 0);
+    assert!(merger::merge_all(&opened.store, LATER, &|| false).await > 0);
     assert_eq!(roll(&opened, LATER).await, 0, "after merges");
     drop(opened);
     let opened = open(dir.path()).await;
@@ -179,7 +179,7 @@ async fn late_rows_change_the_steps_they_belong_to_and_no_others() {
     );
     assert_true_to_the_rows(&opened, "late, in an hour of its own").await;
     // Into an hour that is rolled up already, and merged with others.
-    crate::merger::merge_all(&opened.store, LATER, &|| false).await;
+    merger::merge_all(&opened.store, LATER, &|| false).await;
     let late: Vec<VmRow> = (1..=7)
         .map(|n| vm("h1", "vm-c", T0 + 23 * HOUR + n * SECOND))
         .collect();
