@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod client;
+mod compact;
 pub mod config;
 pub mod error;
 mod ingest;
@@ -20,6 +21,7 @@ mod service;
 mod store;
 mod wal;
 
+pub use compact::{Compacted, compact};
 pub use error::Error;
 pub use offline::offline;
 pub use query::{Answer, QueryEngine, QueryError};

@@ -123,7 +123,8 @@ async fn set_aside_unreadable(
     Ok(())
 }
 
-fn now_us() -> i64 {
+/// Now, µs since 1970 UTC.
+pub fn now_us() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     i64::try_from(now.unwrap_or_default().as_micros()).unwrap_or(i64::MAX)
 }
