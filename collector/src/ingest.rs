@@ -123,10 +123,10 @@ impl Ingest {
 
     /// Hands in a batch; the outcome comes when it is known. Batches handed in
     /// one after the other are taken in that order.
-    pub async fn submit(&self, wire: headroom_proto::v1::Batch) -> oneshot::Receiver<Outcome> {
+    pub async fn submit(&self, wire: bytes::Bytes) -> oneshot::Receiver<Outcome> {
         let (reply, outcome) = oneshot::channel();
-        // Arrow conversion takes a millisecond for thousands of rows.
-        let prepared = tokio::task::spawn_blocking(move || convert::wire(&wire)).await;
+        // A few thousand rows take a millisecond.
+        let prepared = tokio::task::spawn_blocking(move || convert::wire(wire)).await;
         let refused = match prepared {
             Ok(Ok(batch)) => {
                 self.counters

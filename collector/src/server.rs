@@ -2,6 +2,7 @@
 
 mod ingest;
 mod query;
+mod raw;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,6 +14,8 @@ use tokio::sync::{Semaphore, watch};
 use crate::ingest::{Counters, Ingest};
 use crate::query::QueryEngine;
 use crate::store::Store;
+
+pub use raw::RawIngest;
 
 /// Batches of all connections together that are checked or wait for their
 /// sync. Each may have 16 MiB on the wire.

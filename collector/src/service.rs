@@ -7,8 +7,6 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use headroom_proto::MAX_MESSAGE_BYTES;
-use headroom_proto::v1::ingest_server::IngestServer;
 use headroom_proto::v1::query_server::QueryServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -20,7 +18,7 @@ use crate::ingest::{self, Counters, Ingest, convert};
 use crate::lock::DataDirLock;
 use crate::merger;
 use crate::query::{self, QueryEngine};
-use crate::server::{Parts, Services};
+use crate::server::{Parts, RawIngest, Services};
 use crate::store::Store;
 use crate::wal::{Layout, RealDisk, Recovery, Wal};
 
@@ -106,7 +104,7 @@ async fn open(config: &Config) -> Result<(Arc<Store>, Arc<Mutex<Wal>>, Recovery)
         segment_size: config.segment_size,
     };
     let (mut wal, recovery) = Wal::open(layout, Box::new(RealDisk), &mut |lsn, batch| {
-        match convert::batch(&batch) {
+        match convert::batch(batch) {
             Ok(prepared) => store.append(vec![(lsn, prepared.chunks)]),
             Err(error) => {
                 tracing::error!(lsn, %error, "batch in the log does not fit the catalogue, left out")
@@ -137,9 +135,7 @@ async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .max_concurrent_streams(Some(STREAMS))
-        .add_service(
-            IngestServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
-        )
+        .add_service(RawIngest(services.clone()))
         .add_service(QueryServer::new(services))
         .serve_with_incoming_shutdown(
             tokio_stream::wrappers::TcpListenerStream::new(listener),

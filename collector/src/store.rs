@@ -8,6 +8,7 @@ mod delta;
 mod flush;
 pub mod hot;
 mod merge;
+mod order;
 mod parquet;
 mod replace;
 mod stats;

@@ -86,7 +86,7 @@ impl Wal {
     pub fn open(
         layout: Layout,
         disk: Box<dyn Disk>,
-        on_batch: &mut dyn FnMut(Lsn, headroom_proto::v1::Batch),
+        on_batch: &mut dyn FnMut(Lsn, bytes::Bytes),
     ) -> Result<(Self, Recovery), Error> {
         std::fs::create_dir_all(&layout.dir).map_err(Error::io("create", &layout.dir))?;
         let mut recovery = recover(&layout, on_batch)?;

@@ -3,12 +3,13 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::stream::{FuturesOrdered, Stream, StreamExt as _};
-use headroom_proto::v1::ingest_server::Ingest;
-use headroom_proto::v1::{Ack, Batch};
+use headroom_proto::columns;
+use headroom_proto::v1::Ack;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::Services;
 use crate::ingest::Outcome;
@@ -16,21 +17,20 @@ use crate::ingest::Outcome;
 /// Batches of one stream without an answer; the sender waits beyond that.
 const IN_FLIGHT: usize = 32;
 
-type Acks = Pin<Box<dyn Stream<Item = Result<Ack, Status>> + Send>>;
+/// Answers to the batches of a stream, in their order.
+pub type Acks = Pin<Box<dyn Stream<Item = Result<Ack, Status>> + Send>>;
 
-#[tonic::async_trait]
-impl Ingest for Services {
-    type PushStream = Acks;
-
-    async fn push(&self, request: Request<Streaming<Batch>>) -> Result<Response<Acks>, Status> {
+impl Services {
+    /// Takes the batches of a stream, each as it stands on the wire.
+    pub fn push(&self, batches: Streaming<Bytes>) -> Acks {
         let (to, acks) = mpsc::channel(IN_FLIGHT);
         let push = Push {
             services: self.clone(),
             to,
             stopping: self.0.stopping.clone(),
         };
-        tokio::spawn(push.run(request.into_inner()));
-        Ok(Response::new(Box::pin(ReceiverStream::new(acks))))
+        tokio::spawn(push.run(batches));
+        Box::pin(ReceiverStream::new(acks))
     }
 }
 
@@ -50,7 +50,7 @@ struct Waiting {
 }
 
 impl Push {
-    async fn run(self, mut batches: Streaming<Batch>) {
+    async fn run(self, mut batches: Streaming<Bytes>) {
         let mut stopping = self.stopping.clone();
         let mut waiting = FuturesOrdered::new();
         loop {
@@ -63,7 +63,17 @@ impl Push {
                     }
                 }
                 batch = batches.message(), if waiting.len() < IN_FLIGHT => match batch {
-                    Ok(Some(batch)) => waiting.push_back(self.submit(batch).await.ack()),
+                    Ok(Some(batch)) => match columns::name(&batch) {
+                        Ok(name) => {
+                            let taken = self.submit(batch, (name.epoch, name.seq)).await;
+                            waiting.push_back(taken.ack());
+                        }
+                        // Nothing says which batch an answer would be for.
+                        Err(error) => {
+                            tracing::debug!(%error, "stream ended at a message that is no batch");
+                            break;
+                        }
+                    },
                     // The end of the sender's side, or of the connection.
                     Ok(None) => break,
                     Err(status) => {
@@ -81,13 +91,12 @@ impl Push {
         }
     }
 
-    async fn submit(&self, batch: Batch) -> Waiting {
+    async fn submit(&self, batch: Bytes, (epoch, seq): (u64, u64)) -> Waiting {
         let shared = &self.services.0;
         let room = std::sync::Arc::clone(&shared.batches)
             .acquire_owned()
             .await
             .ok();
-        let (epoch, seq) = (batch.epoch, batch.seq);
         Waiting {
             epoch,
             seq,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::cast::AsArray as _;
 use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::TimestampMicrosecondType;
 use headroom_core::metric::{Kind, Table};
 use parquet::arrow::ArrowWriter;
@@ -17,6 +17,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 
 use super::hot::HotBatch;
+use super::order;
 use super::stats::Bounds;
 use crate::Error;
 use crate::schema;
@@ -75,23 +76,14 @@ pub fn days(table: &'static Table, batches: &[Arc<HotBatch>]) -> Result<Vec<Day>
         batches.iter().map(|b| &b.rows),
     )
     .map_err(failed)?;
-    let by: Vec<SortColumn> = table
-        .sort
-        .iter()
-        .filter_map(|name| all.column_by_name(name))
-        .map(|values| SortColumn {
-            values: Arc::clone(values),
-            options: None,
-        })
-        .collect();
-    let order = lexsort_to_indices(&by, None).map_err(failed)?;
+    let order = order::sorted(table, &all).map_err(failed)?;
     let times = all.column(0).as_primitive::<TimestampMicrosecondType>();
     let mut by_day = std::collections::BTreeMap::<i64, Vec<u32>>::new();
-    for i in order.values() {
+    for i in order {
         by_day
-            .entry(times.value(*i as usize).div_euclid(DAY_US))
+            .entry(times.value(i as usize).div_euclid(DAY_US))
             .or_default()
-            .push(*i);
+            .push(i);
     }
     let cut = |(day, rows): (i64, Vec<u32>)| {
         let rows = take_record_batch(&all, &UInt32Array::from(rows)).map_err(failed)?;

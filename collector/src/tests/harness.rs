@@ -185,6 +185,11 @@ pub fn batch(agent: &str, epoch: u64, seq: u64, rows: i64) -> v1::Batch {
     )
 }
 
+/// The bytes of a message.
+pub fn bytes(batch: &v1::Batch) -> bytes::Bytes {
+    prost::Message::encode_to_vec(batch).into()
+}
+
 pub fn wire(agent: &str, epoch: u64, seq: u64, chunks: Vec<Chunk>) -> v1::Batch {
     let batch = Batch {
         agent_id: agent.into(),

@@ -35,6 +35,10 @@ fn entry(seq: u64) -> Entry {
     }
 }
 
+fn seq(payload: &[u8]) -> u64 {
+    Batch::decode(payload).unwrap().seq
+}
+
 fn layout(dir: &Path, segment_size: u64) -> Layout {
     Layout {
         dir: dir.join("log"),
@@ -47,7 +51,7 @@ fn layout(dir: &Path, segment_size: u64) -> Layout {
 fn open(dir: &Path, segment_size: u64, disk: Box<dyn Disk>) -> (Wal, Vec<u64>, super::Recovery) {
     let mut seen = Vec::new();
     let (wal, recovery) = Wal::open(layout(dir, segment_size), disk, &mut |_, b| {
-        seen.push(b.seq)
+        seen.push(seq(&b))
     })
     .unwrap();
     (wal, seen, recovery)
@@ -55,7 +59,7 @@ fn open(dir: &Path, segment_size: u64, disk: Box<dyn Disk>) -> (Wal, Vec<u64>, s
 
 fn seqs_read_only(dir: &Path) -> Vec<u64> {
     let mut seen = Vec::new();
-    read_only(&dir.join("log"), &mut |_, b| seen.push(b.seq)).unwrap();
+    read_only(&dir.join("log"), &mut |_, b| seen.push(seq(&b))).unwrap();
     seen
 }
 
