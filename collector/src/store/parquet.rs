@@ -142,7 +142,7 @@ impl FileWriter {
             },
             writer: None,
         };
-        let writer = ArrowWriter::try_new(file, schema, Some(properties(table)));
+        let writer = ArrowWriter::try_new(file, schema, Some(properties(table, generation)));
         begun.writer = Some(writer.map_err(Error::table("write a file of", table.name))?);
         Ok(begun)
     }
@@ -241,9 +241,13 @@ pub fn sync_dir(dir: &Path) -> Result<(), Error> {
         .map_err(Error::io("sync", dir))
 }
 
-fn properties(table: &Table) -> WriterProperties {
+fn properties(table: &Table, generation: u8) -> WriterProperties {
+    // A first file is merged within the hour: only what stays is worth the
+    // time of the higher level.
+    let level = if generation > 1 { 3 } else { 1 };
+    let level = ZstdLevel::try_new(level).unwrap_or_default();
     let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap_or_default()))
+        .set_compression(Compression::ZSTD(level))
         .set_max_row_group_row_count(Some(ROW_GROUP))
         .set_sorting_columns(Some(sorting(table)));
     for column in table.columns {

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use headroom_core::batch::{Batch, Chunk, ColumnData};
 use headroom_core::metric::SCHEMA_VERSION;
 use headroom_core::rows::{EventRow, VcpuRow};

@@ -31,7 +31,10 @@ pub async fn compare(
     agents: &[Arc<Agent>],
     driven: &Driven,
 ) -> anyhow::Result<Found> {
-    let stored = stored(data_dir, agents).await?;
+    Ok(differ(agents, driven, &stored(data_dir, agents).await?))
+}
+
+fn differ(agents: &[Arc<Agent>], driven: &Driven, stored: &Counts) -> Found {
     let mut found = Found::default();
     for (number, agent) in agents.iter().enumerate() {
         let acked = driven.acked.get(&number).copied().unwrap_or(0);
@@ -47,7 +50,7 @@ pub async fn compare(
             }
         }
     }
-    Ok(found)
+    found
 }
 
 async fn stored(data_dir: &Path, agents: &[Arc<Agent>]) -> anyhow::Result<Counts> {
@@ -74,4 +77,41 @@ fn add(counts: &mut Counts, table: &str, rows: &RecordBatch) -> anyhow::Result<(
         counts.insert(key, n.value(i).unsigned_abs());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use headroom_fleet::batch::{Shape, encode};
+    use headroom_fleet::model::{Spec, hosts};
+    use headroom_fleet::series::Series;
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_and_what_is_there_twice_is_counted() {
+        let series = Series::sample();
+        let spec = Spec {
+            hosts: 1,
+            vms: 3,
+            threads: 8,
+            window_us: 10_000_000,
+            seed: 1,
+        };
+        let host = &hosts(&spec, &series)[0];
+        let batch = |seq: u64, ts| encode(host, &series, (1, seq), ts, Shape::Twelve);
+        let agent = vec![batch(1, 10), batch(2, 20), batch(3, 30)];
+        let rows = agent[0].total();
+        let key = |ts| ("vcpus".to_owned(), host.name.clone(), ts);
+        let driven = Driven {
+            acked: HashMap::from([(0, 2)]),
+            ..Driven::default()
+        };
+        let agents = [Arc::new(agent)];
+        let whole = Counts::from([(key(10), rows), (key(20), rows), (key(30), rows)]);
+        assert_eq!(differ(&agents, &driven, &whole), Found::default());
+        // The third was not acked: that it is not there is no loss.
+        let wrong = Counts::from([(key(10), rows - 1), (key(20), 2 * rows)]);
+        let found = differ(&agents, &driven, &wrong);
+        assert_eq!((found.lost, found.duplicate), (1, rows));
+    }
 }
