@@ -13,7 +13,8 @@ use headroom_core::metric::{Kind, Table};
 ///
 /// A table is sorted by texts of few distinct values, small numbers and times
 /// of a few hours: their ranks together take some 50 bits, and sorting numbers
-/// is ten times as fast as comparing columns (measured: 40 against 600 ns/row).
+/// is seven times as fast as comparing columns (measured with optimisation on
+/// 464 000 rows of `vcpus`: 60 against 420 ns/row).
 ///
 /// # Errors
 /// Arrow can't sort them: a bug.
