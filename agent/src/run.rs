@@ -13,6 +13,7 @@ use headroom_proto::convert::to_wire;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
+use crate::metrics::{self, Board, Labels};
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::ship::{self, Identity, Keeper, Queue};
 use crate::{clock, memory, privilege};
@@ -110,10 +111,21 @@ pub async fn run_prepared(
         source = sampler.source(),
         "agent started"
     );
+    let labels = Labels {
+        host: config.host.clone(),
+        agent_id: identity.agent_id.clone(),
+        source: sampler.source().to_owned(),
+    };
+    let board = Arc::new(Board::new(queue.clone(), labels, config.interval));
+    let metrics = match config.metrics_listen {
+        Some(address) => metrics::start(address, &config.data_dir, board.clone()).await,
+        None => None,
+    };
     let (stop, stopped) = stop_channel();
     let sampling = std::thread::Builder::new().name("sampler".into()).spawn({
         let mut sink = Sink {
             queue: queue.clone(),
+            board,
             identity,
             host: config.host,
             spool_problem: None,
@@ -128,6 +140,9 @@ pub async fn run_prepared(
     });
     let sampling = sampling.context("starting the sampling thread")?;
     shutdown.await;
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
     drop(stop);
     let joined = tokio::task::spawn_blocking(move || sampling.join()).await;
     anyhow::ensure!(matches!(joined, Ok(Ok(()))), "the sampling thread panicked");
@@ -197,6 +212,7 @@ pub(crate) fn interrupted() -> anyhow::Result<impl Future<Output = ()> + Send + 
 
 struct Sink {
     queue: Arc<Queue>,
+    board: Arc<Board>,
     identity: Identity,
     host: String,
     /// What was said of it last.
@@ -222,6 +238,7 @@ impl Sink {
             schema_version: SCHEMA_VERSION,
             chunks: window.chunks(),
         };
+        self.board.window(&batch.chunks, end);
         self.queue.push(to_wire(&batch));
         drop(batch);
         // Making and encoding a window leaves free chunks that the allocator

@@ -4,9 +4,13 @@
 //! source: <https://prometheus.io/docs/instrumenting/exposition_formats/>,
 //! <https://prometheus.io/docs/specs/om/open_metrics_spec/>
 
+mod process;
+
 use std::fmt::Write as _;
 
 use crate::metric::Unit;
+
+pub use process::{PROCESS, Usage};
 
 /// Type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
