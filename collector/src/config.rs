@@ -6,9 +6,14 @@ use std::time::Duration;
 
 use headroom_core::units::{UnitError, parse_duration, parse_size};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 /// Address served when none is configured.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7071";
+/// Address of the HTTP door when none is configured.
+pub const DEFAULT_HTTP_LISTEN: &str = "127.0.0.1:7072";
+/// Time between two requests of remote-write.
+pub const DEFAULT_REMOTE_WRITE_EVERY: &str = "15s";
 /// Directory of the data when none is configured.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/headroom";
 /// Age at which rows in memory go to Parquet.
@@ -34,9 +39,11 @@ pub const DEFAULT_QUERY_TIMEOUT: &str = "30s";
 pub struct Raw {
     /// Address and port of the gRPC service; port 0 takes any free one.
     pub listen: String,
+    /// Address and port of SQL over HTTP and of `/metrics`; empty: none.
+    pub http_listen: String,
     /// Directory that holds the log and the tables.
     pub data_dir: PathBuf,
-    /// Whether `listen` may be another than a loopback address (there is no
+    /// Whether `listen` and `http_listen` may be another than a loopback address (there is no
     /// TLS yet: everyone who reaches the port may write and read).
     pub allow_remote: bool,
     /// Age at which rows in memory go to Parquet.
@@ -55,12 +62,37 @@ pub struct Raw {
     pub query_memory: String,
     /// Longest run time of one query.
     pub query_timeout: String,
+    /// Where the series of VMs and hosts are sent.
+    pub remote_write: RemoteWriteRaw,
+}
+
+/// Section `[collector.remote_write]` as it stands in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RemoteWriteRaw {
+    /// URL of a receiver of Prometheus remote-write 1.0; empty: none.
+    pub url: String,
+    /// Time between two requests.
+    pub every: String,
+    /// A file with the bearer token; empty: none.
+    pub token_file: String,
+}
+
+impl Default for RemoteWriteRaw {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            every: DEFAULT_REMOTE_WRITE_EVERY.into(),
+            token_file: String::new(),
+        }
+    }
 }
 
 impl Default for Raw {
     fn default() -> Self {
         Self {
             listen: DEFAULT_LISTEN.into(),
+            http_listen: DEFAULT_HTTP_LISTEN.into(),
             data_dir: DEFAULT_DATA_DIR.into(),
             allow_remote: false,
             flush: DEFAULT_FLUSH.into(),
@@ -71,6 +103,7 @@ impl Default for Raw {
             hot_limit: DEFAULT_HOT_LIMIT.into(),
             query_memory: DEFAULT_QUERY_MEMORY.into(),
             query_timeout: DEFAULT_QUERY_TIMEOUT.into(),
+            remote_write: RemoteWriteRaw::default(),
         }
     }
 }
@@ -80,6 +113,8 @@ impl Default for Raw {
 pub struct Config {
     /// Address and port of the gRPC service.
     pub listen: SocketAddr,
+    /// Address and port of the HTTP door.
+    pub http_listen: Option<SocketAddr>,
     /// Directory that holds the log and the tables.
     pub data_dir: PathBuf,
     /// Age at which rows in memory go to Parquet.
@@ -98,6 +133,19 @@ pub struct Config {
     pub query_memory: u64,
     /// Longest run time of one query.
     pub query_timeout: Duration,
+    /// Where the series of VMs and hosts are sent.
+    pub remote_write: Option<RemoteWrite>,
+}
+
+/// Section `[collector.remote_write]`, validated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteWrite {
+    /// URL of the receiver.
+    pub url: Url,
+    /// Time between two requests.
+    pub every: Duration,
+    /// A file with the bearer token.
+    pub token_file: Option<PathBuf>,
 }
 
 /// A key of the section that can't be used.
@@ -112,13 +160,23 @@ pub enum ConfigError {
         problem: UnitError,
     },
     /// Not an address.
-    #[error("collector.listen: {0:?} is no address; write it like \"127.0.0.1:7071\"")]
-    Listen(String),
+    #[error("collector.{key}: {text:?} is no address; write it like \"127.0.0.1:7071\"")]
+    Listen {
+        /// Name of the key.
+        key: &'static str,
+        /// What stands there.
+        text: String,
+    },
     /// An address that others reach.
     #[error(
-        "collector.listen: {0} is no loopback address and the port has no TLS; use 127.0.0.1, or set allow_remote = true on a network you trust"
+        "collector.{key}: {address} is no loopback address and the port has no TLS; use 127.0.0.1, or set allow_remote = true on a network you trust"
     )]
-    Remote(SocketAddr),
+    Remote {
+        /// Name of the key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
     /// A value out of its range.
     #[error("collector.{key}: {problem}")]
     Range {
@@ -135,13 +193,11 @@ impl Raw {
     /// # Errors
     /// Names the first key that can't be used, and the remedy.
     pub fn validate(self) -> Result<Config, ConfigError> {
-        let listen: SocketAddr = self
-            .listen
-            .parse()
-            .map_err(|_| ConfigError::Listen(self.listen.clone()))?;
-        if !listen.ip().is_loopback() && !self.allow_remote {
-            return Err(ConfigError::Remote(listen));
-        }
+        let listen = address("listen", &self.listen, self.allow_remote)?;
+        let http_listen = match self.http_listen.as_str() {
+            "" => None,
+            text => Some(address("http_listen", text, self.allow_remote)?),
+        };
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::Range {
                 key: "data_dir",
@@ -150,6 +206,7 @@ impl Raw {
         }
         Ok(Config {
             listen,
+            http_listen,
             data_dir: self.data_dir,
             flush: positive("flush", &self.flush)?,
             flush_size: at_least("flush_size", &self.flush_size, 64 << 10)?,
@@ -159,7 +216,44 @@ impl Raw {
             hot_limit: at_least("hot_limit", &self.hot_limit, 64 << 10)?,
             query_memory: at_least("query_memory", &self.query_memory, 16 << 20)?,
             query_timeout: positive("query_timeout", &self.query_timeout)?,
+            remote_write: self.remote_write.validate()?,
         })
+    }
+}
+
+impl RemoteWriteRaw {
+    fn validate(self) -> Result<Option<RemoteWrite>, ConfigError> {
+        let every = positive("remote_write.every", &self.every)?;
+        if self.url.is_empty() {
+            return Ok(None);
+        }
+        let url = Url::parse(&self.url).ok();
+        let url = url.filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
+        let token_file = (!self.token_file.is_empty()).then(|| self.token_file.into());
+        match url {
+            Some(url) => Ok(Some(RemoteWrite {
+                url,
+                every,
+                token_file,
+            })),
+            None => Err(ConfigError::Range {
+                key: "remote_write.url",
+                problem: "is no URL of a receiver; write it like \"https://prometheus.example/api/v1/write\"",
+            }),
+        }
+    }
+}
+
+fn address(key: &'static str, text: &str, remote: bool) -> Result<SocketAddr, ConfigError> {
+    let listen = |_| ConfigError::Listen {
+        key,
+        text: text.into(),
+    };
+    let address: SocketAddr = text.parse().map_err(listen)?;
+    if address.ip().is_loopback() || remote {
+        Ok(address)
+    } else {
+        Err(ConfigError::Remote { key, address })
     }
 }
 
@@ -211,6 +305,17 @@ mod tests {
         };
         assert!(bad(|r| r.listen = "0.0.0.0:7071".into()).starts_with("collector.listen: "));
         assert!(bad(|r| r.listen = "here".into()).starts_with("collector.listen: "));
+        assert!(
+            bad(|r| r.http_listen = "0.0.0.0:1".into()).starts_with("collector.http_listen: ")
+        );
+        assert!(
+            bad(|r| r.remote_write.url = "here".into())
+                .starts_with("collector.remote_write.url: ")
+        );
+        assert!(
+            bad(|r| r.remote_write.every = "0s".into())
+                .starts_with("collector.remote_write.every: ")
+        );
         assert!(bad(|r| r.flush = "soon".into()).starts_with("collector.flush: "));
         assert!(bad(|r| r.query_timeout = "0s".into()).starts_with("collector.query_timeout: "));
         assert!(bad(|r| r.hot_limit = "1 B".into()).starts_with("collector.hot_limit: "));

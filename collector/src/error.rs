@@ -61,6 +61,9 @@ pub enum Error {
     /// The SQL engine could not be set up.
     #[error("can't set up the query engine")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The client of remote-write could not be set up.
+    #[error("can't set up remote-write")]
+    RemoteWrite(#[source] reqwest::Error),
     /// The service could not listen or serve.
     #[error("can't serve on {address}")]
     Serve {

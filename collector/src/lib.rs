@@ -9,11 +9,14 @@
 pub mod client;
 pub mod config;
 pub mod error;
+mod http;
 mod ingest;
 mod lock;
 mod merger;
+mod metrics;
 mod offline;
 mod query;
+mod remote_write;
 mod schema;
 mod server;
 mod service;

@@ -1,7 +1,7 @@
 //! Brings small files together and deletes those that were replaced.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use headroom_core::metric::TABLES;
@@ -48,7 +48,10 @@ pub async fn merge_all(store: &Store, now_us: i64, stop: &(dyn Fn() -> bool + Sy
     let mut merges = 0;
     for (table, declared) in TABLES.iter().enumerate() {
         while let Some(merge) = due(&store.snapshot().tables[table].files, now_us) {
-            match run(store, table, &merge, stop).await {
+            let began = Instant::now();
+            let outcome = run(store, table, &merge, stop).await;
+            store.work.merges.done(began.elapsed(), outcome.is_ok());
+            match outcome {
                 Ok(()) if stop() => return merges,
                 Ok(()) => merges += 1,
                 Err(error) => {

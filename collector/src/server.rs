@@ -11,6 +11,7 @@ use headroom_proto::v1::StatusReply;
 use tokio::sync::{Semaphore, watch};
 
 use crate::ingest::{Counters, Ingest};
+use crate::metrics::Doors;
 use crate::query::QueryEngine;
 use crate::store::Store;
 
@@ -23,13 +24,15 @@ pub struct Shared {
     /// Where batches go; gone once the collector stops.
     pub ingest: Ingest,
     /// Who answers SQL.
-    pub engine: QueryEngine,
+    pub engine: Arc<QueryEngine>,
     /// The rows.
     pub store: Arc<Store>,
     /// Size of the log, bytes.
     pub log_bytes: Arc<AtomicU64>,
     /// What was counted.
     pub counters: Arc<Counters>,
+    /// Queries by door and outcome.
+    pub doors: Arc<Doors>,
     /// Corrupt parts of the log set aside at the start.
     pub log_quarantined: u64,
     /// Turns true when the collector stops.
@@ -46,13 +49,15 @@ pub struct Parts {
     /// See [`Shared`].
     pub ingest: Ingest,
     /// See [`Shared`].
-    pub engine: QueryEngine,
+    pub engine: Arc<QueryEngine>,
     /// See [`Shared`].
     pub store: Arc<Store>,
     /// See [`Shared`].
     pub log_bytes: Arc<AtomicU64>,
     /// See [`Shared`].
     pub counters: Arc<Counters>,
+    /// See [`Shared`].
+    pub doors: Arc<Doors>,
     /// See [`Shared`].
     pub log_quarantined: u64,
 }
@@ -66,6 +71,7 @@ impl Services {
             store,
             log_bytes,
             counters,
+            doors,
             log_quarantined,
         } = parts;
         let batches = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
@@ -75,6 +81,7 @@ impl Services {
             store,
             log_bytes,
             counters,
+            doors,
             log_quarantined,
             stopping,
             batches,

@@ -2,10 +2,12 @@
 
 mod endpoint;
 mod flusher;
+mod web;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use headroom_proto::MAX_MESSAGE_BYTES;
 use headroom_proto::v1::ingest_server::IngestServer;
@@ -17,12 +19,16 @@ use tonic::transport::Server;
 use crate::Error;
 use crate::config::Config;
 use crate::ingest::{self, Counters, Ingest, convert};
+use crate::http;
 use crate::lock::DataDirLock;
 use crate::merger;
+use crate::metrics::Doors;
 use crate::query::{self, QueryEngine};
+use crate::remote_write::RemoteWriter;
 use crate::server::{Parts, Services};
 use crate::store::Store;
 use crate::wal::{Layout, RealDisk, Recovery, Wal};
+use web::Web;
 
 /// Longest wait for open streams at the end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -45,10 +51,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let _lock = DataDirLock::take(&config.data_dir)?;
     let began = Instant::now();
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(serve_error(config.listen))?;
-    let address = listener.local_addr().map_err(serve_error(config.listen))?;
+    let (listener, address) = listen(config.listen).await?;
     let (store, wal, recovery) = open(&config).await?;
     let log_bytes = wal.lock().unwrap_or_else(PoisonError::into_inner).size();
     let counters = Arc::new(Counters::default());
@@ -57,35 +60,57 @@ pub async fn run(
         bytes: config.group_bytes,
         hot: config.hot_limit,
     };
+    let (stop, stopping) = watch::channel(false);
+    let remote = RemoteWriter::start(config.remote_write.clone(), stopping.clone())?;
     let (ingest, committer) = Ingest::start(
         Arc::clone(&wal),
         Arc::clone(&store),
         limits,
         Arc::clone(&counters),
+        remote.feed,
     );
     let limits = query::Limits {
         memory: config.query_memory,
         timeout: config.query_timeout,
     };
     let engine = QueryEngine::new(Arc::clone(&store) as Arc<dyn query::Rows>, limits)?;
-    let (stop, stopping) = watch::channel(false);
+    let engine = Arc::new(engine);
+    let doors = Arc::new(Doors::default());
     let flusher = flusher::start(&config, &store, &wal, stopping.clone());
     let merger = merger::start(&store, stopping.clone());
+    let door = http::Door {
+        engine: Arc::clone(&engine),
+        store: Arc::clone(&store),
+        log_bytes: Arc::clone(&log_bytes),
+        counters: Arc::clone(&counters),
+        doors: Arc::clone(&doors),
+        sent: remote.sent,
+        log_quarantined: recovery.quarantined,
+        started: unix_seconds(),
+    };
+    let web = Web::start(&config, door, stopping.clone()).await?;
     let parts = Parts {
         ingest,
         engine,
         store: Arc::clone(&store),
         log_bytes,
         counters,
+        doors,
         log_quarantined: recovery.quarantined,
     };
     let services = Services::new(parts, stopping);
-    let _endpoint = endpoint::announce(&config.data_dir, address)?;
+    let _endpoint = endpoint::announce(&config.data_dir, "endpoint", address)?;
     let ready_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(%address, recovered_batches = recovery.batches, ready_ms, "collector ready");
     let served = serve(listener, services, stop, shutdown).await;
     // The services are gone and with them the last sender to the committer.
     let _ = tokio::time::timeout(DRAIN, committer).await;
+    if let Some(web) = web {
+        web.ended().await;
+    }
+    if let Some(sending) = remote.task {
+        let _ = sending.await;
+    }
     let _ = flusher.await;
     let _ = merger.await;
     if tokio::time::timeout(LAST_FLUSH, flusher::flush(&store, &wal))
@@ -96,6 +121,18 @@ pub async fn run(
     }
     tracing::info!("collector stopped");
     Ok(served.map_err(serve_error(address))?)
+}
+
+/// Now, s since 1970 UTC.
+fn unix_seconds() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs_f64()
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let bound = TcpListener::bind(address).await.map_err(serve_error(address))?;
+    let at = bound.local_addr().map_err(serve_error(address))?;
+    Ok((bound, at))
 }
 
 async fn open(config: &Config) -> Result<(Arc<Store>, Arc<Mutex<Wal>>, Recovery), Error> {
@@ -161,7 +198,7 @@ async fn serve(
     }
 }
 
-fn serve_error<E>(address: std::net::SocketAddr) -> impl FnOnce(E) -> Error
+fn serve_error<E>(address: SocketAddr) -> impl FnOnce(E) -> Error
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {

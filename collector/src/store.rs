@@ -28,6 +28,7 @@ pub use parquet::FileWriter;
 pub use stats::Bounds;
 
 use crate::Error;
+use crate::metrics::Work;
 use crate::wal::Lsn;
 
 /// Steps of a flush, in order; tests make the process end at each.
@@ -120,6 +121,8 @@ pub struct Store {
     flush: tokio::sync::Mutex<()>,
     hot_bytes: AtomicU64,
     quarantined: AtomicU64,
+    /// How its flushes and merges went.
+    pub work: Work,
 }
 
 /// One table at the start.
@@ -191,6 +194,7 @@ impl Store {
             flush: tokio::sync::Mutex::new(()),
             hot_bytes: AtomicU64::new(0),
             quarantined: AtomicU64::new(quarantined),
+            work: Work::default(),
         })
     }
 

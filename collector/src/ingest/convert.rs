@@ -30,6 +30,8 @@ const MAX_ID: usize = 256;
 pub struct Prepared {
     /// What goes into the log.
     pub entry: Entry,
+    /// Host name that the sender gives itself.
+    pub host: String,
     /// Its rows by table.
     pub chunks: Vec<(usize, RecordBatch)>,
     /// Number of rows.
@@ -83,6 +85,7 @@ pub fn batch(wire: &v1::Batch) -> Result<Prepared, String> {
     };
     Ok(Prepared {
         entry,
+        host: wire.host.clone(),
         chunks,
         rows,
         unknown_rows: decoded.unknown_rows,

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::order::Blocked;
 use super::{Counters, Limits, Outcome, Prepared, Request};
 use crate::error::chain;
+use crate::remote_write::Feed;
 use crate::store::Store;
 use crate::wal::{Entry, Lsn, Seen, Wal};
 
@@ -24,6 +25,7 @@ pub struct Committer {
     store: Arc<Store>,
     limits: Limits,
     counters: Arc<Counters>,
+    feed: Option<Feed>,
     blocked: Blocked,
     /// After a failed write: not before.
     pause: Option<(Instant, String)>,
@@ -47,12 +49,14 @@ impl Committer {
         store: Arc<Store>,
         limits: Limits,
         counters: Arc<Counters>,
+        feed: Option<Feed>,
     ) -> Self {
         Self {
             wal,
             store,
             limits,
             counters,
+            feed,
             blocked: Blocked::default(),
             pause: None,
         }
@@ -102,7 +106,12 @@ impl Committer {
                 let _ = reply.send(Outcome::Invalid(reason.into()));
             }
             Seen::New | Seen::Duplicate => match self.obstacle(&batch, group) {
-                Some(reason) => self.refuse(&batch.entry, reply, reason),
+                Some(reason) => {
+                    self.counters
+                        .refused_rows
+                        .fetch_add(batch.rows, Ordering::Relaxed);
+                    self.refuse(&batch.entry, reply, reason);
+                }
                 None => {
                     group.greatest.insert(key, entry.seq);
                     group.bytes += entry.payload.len() as u64;
@@ -166,6 +175,15 @@ impl Committer {
     fn acknowledge(&self, group: Group, lsns: Vec<Lsn>) {
         self.counters.set_refusing("");
         let rows: u64 = group.batches.iter().map(|(b, _)| b.rows).sum();
+        self.counters
+            .acked_batches
+            .fetch_add(group.batches.len() as u64, Ordering::Relaxed);
+        for (batch, _) in &group.batches {
+            self.counters.senders.saw(&batch.entry.agent_id, &batch.host);
+            if let Some(feed) = &self.feed {
+                feed.offer(&batch.chunks);
+            }
+        }
         let (batches, replies): (Vec<_>, Vec<_>) = group
             .batches
             .into_iter()
@@ -190,6 +208,9 @@ impl Committer {
         self.counters.set_refusing(&reason);
         self.pause = Some((Instant::now() + RETRY, reason.clone()));
         for (batch, reply) in group.batches {
+            self.counters
+                .refused_rows
+                .fetch_add(batch.rows, Ordering::Relaxed);
             self.refuse(&batch.entry, reply, reason.clone());
         }
         for (entry, reply) in group.repeated {
