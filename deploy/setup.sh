@@ -65,6 +65,8 @@ need_tests() {
     apt_need chromium chromium
     apt_need /usr/sbin/runqlat libbpf-tools
     apt_need setpriv util-linux
+    # With promtool. Started by the tests, on ports of their own.
+    apt_need promtool prometheus
     apt_need python3 python3
     # The VM lab packs these into its machines: the static busybox, not any.
     apt_need /usr/share/doc/busybox-static busybox-static

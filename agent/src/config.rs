@@ -285,7 +285,11 @@ fn metrics_listen(text: &str, remote: bool) -> Result<Option<SocketAddr>, Config
     }
     let remedy = "write it like \"127.0.0.1:7070\", or \"\" for no metrics";
     match text.parse::<SocketAddr>() {
-        Err(_) => Err(error(key, format!("{text:?} is no address and port"), remedy)),
+        Err(_) => Err(error(
+            key,
+            format!("{text:?} is no address and port"),
+            remedy,
+        )),
         Ok(address) if address.ip().is_loopback() || remote => Ok(Some(address)),
         Ok(_) => Err(error(
             key,
@@ -336,7 +340,9 @@ mod tests {
         check("agent.slots: ", |r| r.slots = 0);
         check("agent.host: ", |r| r.host = "a/b".into());
         check("agent.labels: ", |r| r.labels = "labels.toml".into());
-        check("agent.metrics_listen: ", |r| r.metrics_listen = "7070".into());
+        check("agent.metrics_listen: ", |r| {
+            r.metrics_listen = "7070".into()
+        });
         check("agent.metrics_listen: ", |r| {
             r.metrics_listen = "0.0.0.0:7070".into();
         });

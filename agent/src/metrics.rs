@@ -156,7 +156,10 @@ fn write_queue(page: &mut Page, stats: &QueueStats, works: bool) {
     page.single(&catalogue::BUFFER_BYTES, Some(stats.bytes as f64));
     page.single(&catalogue::SPOOL_BYTES, Some(stats.disk_bytes as f64));
     page.single(&catalogue::SPOOL_UP, Some(f64::from(u8::from(works))));
-    page.single(&catalogue::SPOOL_FAILURES, Some(stats.spool_failures as f64));
+    page.single(
+        &catalogue::SPOOL_FAILURES,
+        Some(stats.spool_failures as f64),
+    );
 }
 
 fn usage() -> Usage {

@@ -305,12 +305,9 @@ mod tests {
         };
         assert!(bad(|r| r.listen = "0.0.0.0:7071".into()).starts_with("collector.listen: "));
         assert!(bad(|r| r.listen = "here".into()).starts_with("collector.listen: "));
+        assert!(bad(|r| r.http_listen = "0.0.0.0:1".into()).starts_with("collector.http_listen: "));
         assert!(
-            bad(|r| r.http_listen = "0.0.0.0:1".into()).starts_with("collector.http_listen: ")
-        );
-        assert!(
-            bad(|r| r.remote_write.url = "here".into())
-                .starts_with("collector.remote_write.url: ")
+            bad(|r| r.remote_write.url = "here".into()).starts_with("collector.remote_write.url: ")
         );
         assert!(
             bad(|r| r.remote_write.every = "0s".into())

@@ -54,7 +54,12 @@ pub fn router(door: Arc<Door>, at: SocketAddr) -> Router {
         .route("/v1/status", get(watch::status))
         .route("/healthz", get(watch::health))
         .route("/metrics", get(watch::metrics))
-        .fallback(|| async { error(StatusCode::NOT_FOUND, "there is /v1/sql, /v1/status, /healthz and /metrics") })
+        .fallback(|| async {
+            error(
+                StatusCode::NOT_FOUND,
+                "there is /v1/sql, /v1/status, /healthz and /metrics",
+            )
+        })
         .with_state(door);
     if at.ip().is_loopback() {
         routes.layer(middleware::from_fn(only_local))

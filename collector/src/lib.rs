@@ -24,6 +24,7 @@ mod store;
 mod wal;
 
 pub use error::Error;
+pub use metrics::COLLECTOR as METRICS;
 pub use offline::offline;
 pub use query::{Answer, QueryEngine, QueryError};
 pub use service::run;

@@ -9,15 +9,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use headroom_core::exposition::{Form, Metric, Page, Usage};
 use headroom_core::metric::TABLES;
 
+pub use catalogue::COLLECTOR;
 pub use work::{Doors, Sent, Work};
 
 use crate::http::Door;
 use catalogue as c;
 use work::{OUTCOMES, Timings};
-
-/// All metrics of the collector itself.
-#[cfg(test)]
-pub use catalogue::COLLECTOR;
 
 /// The page of this moment.
 pub fn page(door: &Door, form: Form) -> String {
@@ -27,8 +24,18 @@ pub fn page(door: &Door, form: Form) -> String {
     ingest(&mut page, door);
     senders(&mut page, door);
     rows(&mut page, door);
-    timings(&mut page, &c::FLUSH, &c::FLUSH_FAILURES, &door.store.work.flushes);
-    timings(&mut page, &c::MERGE, &c::MERGE_FAILURES, &door.store.work.merges);
+    timings(
+        &mut page,
+        &c::FLUSH,
+        &c::FLUSH_FAILURES,
+        &door.store.work.flushes,
+    );
+    timings(
+        &mut page,
+        &c::MERGE,
+        &c::MERGE_FAILURES,
+        &door.store.work.merges,
+    );
     let mut queries = page.family(&c::QUERIES);
     for (name, counts) in door.doors.all() {
         for (outcome, count) in OUTCOMES.iter().zip(counts) {

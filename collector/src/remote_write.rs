@@ -14,7 +14,7 @@
 mod cells;
 mod gather;
 mod send;
-mod wire;
+pub mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -158,6 +158,3 @@ fn has_series(table: usize) -> bool {
     let mut series = VM_SERIES.iter().chain(HOST_SERIES);
     series.any(|s| Some(s.table) == name)
 }
-
-#[cfg(test)]
-mod tests;

@@ -18,8 +18,8 @@ use tonic::transport::Server;
 
 use crate::Error;
 use crate::config::Config;
-use crate::ingest::{self, Counters, Ingest, convert};
 use crate::http;
+use crate::ingest::{self, Counters, Ingest, convert};
 use crate::lock::DataDirLock;
 use crate::merger;
 use crate::metrics::Doors;
@@ -130,7 +130,9 @@ fn unix_seconds() -> f64 {
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
-    let bound = TcpListener::bind(address).await.map_err(serve_error(address))?;
+    let bound = TcpListener::bind(address)
+        .await
+        .map_err(serve_error(address))?;
     let at = bound.local_addr().map_err(serve_error(address))?;
     Ok((bound, at))
 }

@@ -5,3 +5,5 @@ pub mod harness;
 mod durability;
 mod end_to_end;
 mod hostile;
+mod http;
+mod remote_write;

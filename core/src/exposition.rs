@@ -132,7 +132,12 @@ impl Family<'_> {
         let text = &mut self.page.text;
         text.push_str(self.metric.name);
         text.push_str(suffix);
-        let named = self.metric.labels.iter().copied().zip(labels.iter().copied());
+        let named = self
+            .metric
+            .labels
+            .iter()
+            .copied()
+            .zip(labels.iter().copied());
         let mut separator = '{';
         for (name, value) in named.chain(le.map(|le| ("le", le))) {
             if value.is_empty() {
@@ -224,7 +229,9 @@ mod tests {
              requests_total{path=\"a\\\"b\\\\c\\nd\"} 3\nrequests_total{path=\"e\",tenant=\"t\"} 0.5\n"
         );
         let open = page(Form::OpenMetrics);
-        assert!(open.starts_with("# HELP requests Requests\\nof \\\"all\\\".\n# TYPE requests counter\nrequests_total{"));
+        assert!(open.starts_with(
+            "# HELP requests Requests\\nof \\\"all\\\".\n# TYPE requests counter\nrequests_total{"
+        ));
         assert!(open.ends_with("\n# EOF\n"));
     }
 
@@ -238,7 +245,8 @@ mod tests {
 
     #[test]
     fn the_form_is_the_one_asked_for() {
-        let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+        let prometheus =
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
         assert_eq!(Form::accepted(prometheus), Form::OpenMetrics);
         assert_eq!(Form::accepted("*/*"), Form::Classic);
     }

@@ -21,7 +21,15 @@ pub use catalogue::{HOST_SERIES, VM_SERIES};
 /// are bounds of the stored histograms as well, so no wait is put on a wrong
 /// side.
 pub const BOUNDS_NS: [u64; 9] = [
-    1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30,
+    1 << 14,
+    1 << 16,
+    1 << 18,
+    1 << 20,
+    1 << 22,
+    1 << 24,
+    1 << 26,
+    1 << 28,
+    1 << 30,
 ];
 
 /// The same in seconds as labels, and the last bucket.
@@ -204,7 +212,10 @@ impl Subject {
     /// Values of the labels, in the metrics' order.
     pub fn labels(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let names = self.series.first().map_or(&[][..], |s| s.metric.labels);
-        names.iter().copied().zip(self.labels.iter().map(String::as_str))
+        names
+            .iter()
+            .copied()
+            .zip(self.labels.iter().map(String::as_str))
     }
 
     /// Every number that comes from rows of that table.
@@ -304,7 +315,9 @@ impl Value {
 /// A host without vCPUs withholds nothing: 0.
 fn pressure(cells: &impl Cells, row: usize) -> Option<f64> {
     let ready = cells.int("vm_ready_ns", row)?;
-    let whole = cells.int("window_ns", row)?.checked_mul(cells.int("vcpus", row)?)?;
+    let whole = cells
+        .int("window_ns", row)?
+        .checked_mul(cells.int("vcpus", row)?)?;
     Some(match whole {
         ..=0 => 0.0,
         whole => (ready as f64 / whole as f64).clamp(0.0, 1.0),

@@ -1,6 +1,10 @@
 //! What needs no capability: the command's own promises.
 #![expect(clippy::unwrap_used, reason = "tests, their helpers too")]
 
+mod unprivileged {
+    pub mod prometheus;
+}
+
 use std::process::{Command, Output};
 
 use headroom_tests::headroom;

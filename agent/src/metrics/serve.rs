@@ -134,7 +134,10 @@ fn respond(request: &str, at: SocketAddr, board: &Board) -> Answer {
     };
     if at.ip().is_loopback() && !is_local(header("host")) {
         // A foreign page whose name was made to point here.
-        return Answer::error("421 Misdirected Request", "this port answers on loopback only");
+        return Answer::error(
+            "421 Misdirected Request",
+            "this port answers on loopback only",
+        );
     }
     if method != Some("GET") {
         return Answer::error("405 Method Not Allowed", "GET only");

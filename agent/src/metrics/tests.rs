@@ -12,7 +12,11 @@ fn board() -> Board {
         agent_id: "a".into(),
         source: "schedstat".into(),
     };
-    Board::new(Arc::new(Queue::new(1 << 20)), labels, Duration::from_secs(10))
+    Board::new(
+        Arc::new(Queue::new(1 << 20)),
+        labels,
+        Duration::from_secs(10),
+    )
 }
 
 fn window(run_ns: i64) -> Vec<Chunk> {
@@ -37,7 +41,10 @@ fn window(run_ns: i64) -> Vec<Chunk> {
 #[test]
 fn windows_families_and_what_was_missed() {
     let board = board();
-    assert!(!board.page(Form::Classic).contains("last_window"), "none yet");
+    assert!(
+        !board.page(Form::Classic).contains("last_window"),
+        "none yet"
+    );
     board.window(&window(2_000_000_000), Duration::from_secs(100));
     board.window(&window(3_000_000_000), Duration::from_secs(110));
     board.window(&window(0), Duration::from_secs(140));
@@ -54,7 +61,10 @@ fn windows_families_and_what_was_missed() {
         assert!(page.lines().any(|l| l == line), "{line}\n{page}");
     }
     board.window(&[], Duration::from_secs(150));
-    assert!(!board.page(Form::Classic).contains("headroom_vm_"), "it is gone");
+    assert!(
+        !board.page(Form::Classic).contains("headroom_vm_"),
+        "it is gone"
+    );
 }
 
 async fn ask(at: SocketAddr, request: &str) -> String {
@@ -75,20 +85,32 @@ async fn it_answers_get_from_here_and_nothing_else() {
     let at: SocketAddr = text.trim().parse().unwrap();
     let host = "Host: 127.0.0.1:7070\r\n\r\n";
     let good = ask(at, &format!("GET /metrics HTTP/1.1\r\n{host}")).await;
-    assert!(good.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"), "{good}");
+    assert!(
+        good.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"),
+        "{good}"
+    );
     assert!(good.contains("process_resident_memory_bytes "), "{good}");
     let open = "GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text\r\n";
     assert!(ask(at, &format!("{open}{host}")).await.ends_with("# EOF\n"));
     for (request, status) in [
         (format!("POST /metrics HTTP/1.1\r\n{host}"), "405"),
         (format!("GET / HTTP/1.1\r\n{host}"), "404"),
-        ("GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n".into(), "421"),
+        (
+            "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n".into(),
+            "421",
+        ),
         ("GET /metrics HTTP/1.1\r\n\r\n".into(), "421"),
-        (format!("GET /metrics HTTP/1.1\r\nX: {}", "x".repeat(4096)), "400"),
+        (
+            format!("GET /metrics HTTP/1.1\r\nX: {}", "x".repeat(4096)),
+            "400",
+        ),
         ("GET /metrics".into(), "408"),
     ] {
         let answer = ask(at, &request).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:.60}: {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{request:.60}: {answer}"
+        );
     }
     // More than there is room for, none of which says anything.
     let mut silent = Vec::new();

@@ -205,7 +205,9 @@ fn column(column: &ArrayRef, json: bool) -> Result<ArrayRef, ArrowError> {
         | DataType::FixedSizeBinary(_) => {
             let bytes = cast(column, &DataType::Binary)?;
             let texts = bytes.as_binary::<i32>().iter();
-            let texts: StringArray = texts.map(|b| b.map(|b| BASE64_STANDARD.encode(b))).collect();
+            let texts: StringArray = texts
+                .map(|b| b.map(|b| BASE64_STANDARD.encode(b)))
+                .collect();
             Arc::new(texts)
         }
         DataType::Float64 if json => {

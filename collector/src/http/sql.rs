@@ -43,7 +43,10 @@ pub async fn get(
 ) -> Response {
     match &parameters.q {
         Some(statement) => run(&door, statement, &parameters, &headers).await,
-        None => error(StatusCode::BAD_REQUEST, "write the statement as /v1/sql?q=SELECT..., or POST it"),
+        None => error(
+            StatusCode::BAD_REQUEST,
+            "write the statement as /v1/sql?q=SELECT..., or POST it",
+        ),
     }
 }
 
@@ -56,8 +59,18 @@ pub async fn post(
 ) -> Response {
     let body = match timeout(READ, to_bytes(body, MAX_BODY)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(_)) => return error(StatusCode::PAYLOAD_TOO_LARGE, "the statement is longer than 64 KiB, or broke off"),
-        Err(_) => return error(StatusCode::REQUEST_TIMEOUT, "the statement did not come within 10 s"),
+        Ok(Err(_)) => {
+            return error(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the statement is longer than 64 KiB, or broke off",
+            );
+        }
+        Err(_) => {
+            return error(
+                StatusCode::REQUEST_TIMEOUT,
+                "the statement did not come within 10 s",
+            );
+        }
     };
     match std::str::from_utf8(&body) {
         Ok(statement) => run(&door, statement, &parameters, &headers).await,
@@ -77,7 +90,10 @@ async fn run(
         None => Some(Format::accepted(accept.unwrap_or_default())),
     };
     let Some(format) = format else {
-        return error(StatusCode::BAD_REQUEST, "format is json, ndjson, csv or arrow");
+        return error(
+            StatusCode::BAD_REQUEST,
+            "format is json, ndjson, csv or arrow",
+        );
     };
     match start(door, statement, format).await {
         Ok(body) => {

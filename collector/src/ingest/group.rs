@@ -179,7 +179,9 @@ impl Committer {
             .acked_batches
             .fetch_add(group.batches.len() as u64, Ordering::Relaxed);
         for (batch, _) in &group.batches {
-            self.counters.senders.saw(&batch.entry.agent_id, &batch.host);
+            self.counters
+                .senders
+                .saw(&batch.entry.agent_id, &batch.host);
             if let Some(feed) = &self.feed {
                 feed.offer(&batch.chunks);
             }

@@ -55,7 +55,10 @@ impl Senders {
         let sender = |(id, (host, at)): (&String, &(String, SystemTime))| Sender {
             agent_id: id.clone(),
             host: host.clone(),
-            last: at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            last: at
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
         };
         let recent = last.iter().filter(|(_, (_, at))| fresh(at));
         let mut all: Vec<Sender> = recent.map(sender).collect();

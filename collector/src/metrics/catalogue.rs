@@ -13,8 +13,7 @@ macro_rules! metrics {
             labels: &[$($label),*],
             help: $help,
         };)+
-        /// All of them.
-        #[cfg(test)]
+        /// All metrics of the collector itself.
         pub static COLLECTOR: &[&Metric] = &[$(&$id),+];
     };
 }

@@ -139,7 +139,9 @@ impl Gatherer {
 
 fn request(part: &WriteRequest, samples: usize) -> Option<Request> {
     // It fails on more than 4 GiB only.
-    let body = snap::raw::Encoder::new().compress_vec(&part.encode_to_vec()).ok()?;
+    let body = snap::raw::Encoder::new()
+        .compress_vec(&part.encode_to_vec())
+        .ok()?;
     Some(Request {
         body: body.into(),
         samples: samples as u64,

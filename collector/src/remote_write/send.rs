@@ -91,7 +91,11 @@ impl Sender {
             }
             Outcome::Rejected(why) => {
                 self.sent.rejected.fetch_add(request.samples, Relaxed);
-                tracing::warn!(samples = request.samples, why, "receiver of remote-write rejected samples");
+                tracing::warn!(
+                    samples = request.samples,
+                    why,
+                    "receiver of remote-write rejected samples"
+                );
             }
             Outcome::Again(_) => {}
         }

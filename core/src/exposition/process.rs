@@ -12,9 +12,24 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The metrics of [`Usage`].
 pub static PROCESS: &[Metric] = &[
-    gauge("process_cpu_seconds_total", Type::Counter, Unit::Seconds, "CPU time of the process, user and system."),
-    gauge("process_resident_memory_bytes", Type::Gauge, Unit::Bytes, "Memory of the process in RAM."),
-    gauge("process_start_time_seconds", Type::Gauge, Unit::Seconds, "Start of the process, since 1970 UTC."),
+    gauge(
+        "process_cpu_seconds_total",
+        Type::Counter,
+        Unit::Seconds,
+        "CPU time of the process, user and system.",
+    ),
+    gauge(
+        "process_resident_memory_bytes",
+        Type::Gauge,
+        Unit::Bytes,
+        "Memory of the process in RAM.",
+    ),
+    gauge(
+        "process_start_time_seconds",
+        Type::Gauge,
+        Unit::Seconds,
+        "Start of the process, since 1970 UTC.",
+    ),
 ];
 
 /// What a process took so far.
@@ -37,7 +52,13 @@ impl Usage {
             let system: u64 = fields.next()?.parse().ok()?;
             Some((user + system) as f64 / TICKS_PER_SECOND)
         };
-        let kib = |line: &str| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
+        let kib = |line: &str| {
+            line.strip_prefix("VmRSS:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse::<u64>()
+                .ok()
+        };
         Self {
             cpu: fields.and_then(ticks),
             resident: status.lines().find_map(kib).map(|k| (k * 1024) as f64),
@@ -71,7 +92,13 @@ mod tests {
     fn fields_are_counted_after_the_name() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 1 0 5 1 1";
         let usage = Usage::of(stat, "Name:\ta\nVmRSS:\t   12 kB\nThreads:\t1\n");
-        assert_eq!(usage, Usage { cpu: Some(3.0), resident: Some(12288.0) });
+        assert_eq!(
+            usage,
+            Usage {
+                cpu: Some(3.0),
+                resident: Some(12288.0)
+            }
+        );
         assert_eq!(Usage::of("", ""), Usage::default());
     }
 }

@@ -47,7 +47,10 @@ fn windows_add_up_and_what_is_not_told_is_absent() {
     assert!(!text.contains("migrations"), "{text}");
     add(&mut totals, &vm(0, Some(999_999_995)), 3);
     let back = page(&totals);
-    assert!(back.contains(&format!("headroom_vm_throttled_seconds_total{labels} 1\n")), "{back}");
+    assert!(
+        back.contains(&format!("headroom_vm_throttled_seconds_total{labels} 1\n")),
+        "{back}"
+    );
 }
 
 #[test]
@@ -61,11 +64,17 @@ fn waits_stand_on_the_right_side_of_their_bound() {
         line.and_then(|l| l.rsplit(' ').next()).unwrap().to_owned()
     };
     assert_eq!(bucket("0.000016384"), "3");
-    assert_eq!(bucket("0.001048576"), "3", "2^20 ns is not below its own bound");
+    assert_eq!(
+        bucket("0.001048576"),
+        "3",
+        "2^20 ns is not below its own bound"
+    );
     assert_eq!(bucket("0.004194304"), "5");
     assert_eq!(bucket("1.073741824"), "5");
     assert_eq!(bucket("+Inf"), "6");
-    assert!(text.contains("headroom_vm_runq_wait_seconds_sum{host=\"h\",vm_id=\"v\",vm_name=\"web\"} 0.5\n"));
+    assert!(text.contains(
+        "headroom_vm_runq_wait_seconds_sum{host=\"h\",vm_id=\"v\",vm_name=\"web\"} 0.5\n"
+    ));
 }
 
 #[test]
@@ -108,7 +117,9 @@ fn pressure_is_a_share_of_vcpu_time() {
         let mut totals = Totals::default();
         add(&mut totals, &chunk, 1);
         let text = page(&totals);
-        let line = text.lines().find(|l| l.starts_with("headroom_node_pressure{"));
+        let line = text
+            .lines()
+            .find(|l| l.starts_with("headroom_node_pressure{"));
         line.unwrap().rsplit(' ').next().unwrap().to_owned()
     };
     assert_eq!(host(4, 10), "0.25");
