@@ -105,22 +105,12 @@ pub async fn run_prepared(
         let queue = queue.clone();
         async move { ship::ship(&queue, channel).await }
     });
-    tracing::info!(
-        agent_id = identity.agent_id,
-        host = config.host,
-        source = sampler.source(),
-        "agent started"
-    );
     let labels = Labels {
         host: config.host.clone(),
         agent_id: identity.agent_id.clone(),
         source: sampler.source().to_owned(),
     };
-    let board = Arc::new(Board::new(queue.clone(), labels, config.interval));
-    let metrics = match config.metrics_listen {
-        Some(address) => metrics::start(address, &config.data_dir, board.clone()).await,
-        None => None,
-    };
+    let (board, metrics) = board(&config, queue.clone(), labels).await;
     let (stop, stopped) = stop_channel();
     let sampling = std::thread::Builder::new().name("sampler".into()).spawn({
         let mut sink = Sink {
@@ -166,6 +156,26 @@ pub async fn run_prepared(
         ),
     }
     Ok(())
+}
+
+/// The board of metrics, and the task that serves it where it is served.
+async fn board(
+    config: &Config,
+    queue: Arc<Queue>,
+    labels: Labels,
+) -> (Arc<Board>, Option<tokio::task::JoinHandle<()>>) {
+    let Labels {
+        host,
+        agent_id,
+        source,
+    } = &labels;
+    tracing::info!(agent_id, host, source, "agent started");
+    let board = Arc::new(Board::new(queue, labels, config.interval));
+    let task = match config.metrics_listen {
+        Some(address) => metrics::start(address, &config.data_dir, board.clone()).await,
+        None => None,
+    };
+    (board, task)
 }
 
 /// [`prepare`] and [`run_prepared`] in one, for a process that already has

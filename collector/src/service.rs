@@ -55,25 +55,17 @@ pub async fn run(
     let (store, wal, recovery) = open(&config).await?;
     let log_bytes = wal.lock().unwrap_or_else(PoisonError::into_inner).size();
     let counters = Arc::new(Counters::default());
-    let limits = ingest::Limits {
-        wait: config.group_commit,
-        bytes: config.group_bytes,
-        hot: config.hot_limit,
-    };
+    let (ingest_limits, query_limits) = limits(&config);
     let (stop, stopping) = watch::channel(false);
     let remote = RemoteWriter::start(config.remote_write.clone(), stopping.clone())?;
     let (ingest, committer) = Ingest::start(
         Arc::clone(&wal),
         Arc::clone(&store),
-        limits,
+        ingest_limits,
         Arc::clone(&counters),
         remote.feed,
     );
-    let limits = query::Limits {
-        memory: config.query_memory,
-        timeout: config.query_timeout,
-    };
-    let engine = QueryEngine::new(Arc::clone(&store) as Arc<dyn query::Rows>, limits)?;
+    let engine = QueryEngine::new(Arc::clone(&store) as Arc<dyn query::Rows>, query_limits)?;
     let engine = Arc::new(engine);
     let doors = Arc::new(Doors::default());
     let flusher = flusher::start(&config, &store, &wal, stopping.clone());
@@ -121,6 +113,19 @@ pub async fn run(
     }
     tracing::info!("collector stopped");
     Ok(served.map_err(serve_error(address))?)
+}
+
+const fn limits(config: &Config) -> (ingest::Limits, query::Limits) {
+    let ingest = ingest::Limits {
+        wait: config.group_commit,
+        bytes: config.group_bytes,
+        hot: config.hot_limit,
+    };
+    let query = query::Limits {
+        memory: config.query_memory,
+        timeout: config.query_timeout,
+    };
+    (ingest, query)
 }
 
 /// Now, s since 1970 UTC.
