@@ -92,6 +92,9 @@ pub struct Limits {
     pub bytes: u64,
     /// Bytes of rows in memory at which batches are refused.
     pub hot: u64,
+    /// Whether a batch that comes again is told by its name. Always, except
+    /// where a simulation shows that it would be caught.
+    pub dedupe: bool,
 }
 
 /// Where batches are handed in. Clones feed the same log; when the last one
@@ -126,7 +129,7 @@ impl Ingest {
     pub async fn submit(&self, wire: headroom_proto::v1::Batch) -> oneshot::Receiver<Outcome> {
         let (reply, outcome) = oneshot::channel();
         // Arrow conversion takes a millisecond for thousands of rows.
-        let prepared = tokio::task::spawn_blocking(move || convert::wire(&wire)).await;
+        let prepared = crate::blocking::run(move || convert::wire(&wire)).await;
         let refused = match prepared {
             Ok(Ok(batch)) => {
                 self.counters

@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod blocking;
 pub mod client;
 pub mod config;
+pub mod embedded;
 pub mod error;
 mod ingest;
 mod lock;

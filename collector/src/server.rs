@@ -8,20 +8,15 @@ use std::sync::atomic::AtomicU64;
 
 use headroom_core::metric::SCHEMA_VERSION;
 use headroom_proto::v1::StatusReply;
-use tokio::sync::{Semaphore, watch};
 
-use crate::ingest::{Counters, Ingest};
+pub use ingest::Intake;
+
+use crate::ingest::Counters;
 use crate::query::QueryEngine;
 use crate::store::Store;
 
-/// Batches of all connections together that are checked or wait for their
-/// sync. Each may have 16 MiB on the wire.
-const BATCHES_IN_FLIGHT: usize = 256;
-
 /// What the services share.
 pub struct Shared {
-    /// Where batches go; gone once the collector stops.
-    pub ingest: Ingest,
     /// Who answers SQL.
     pub engine: QueryEngine,
     /// The rows.
@@ -32,9 +27,6 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     /// Corrupt parts of the log set aside at the start.
     pub log_quarantined: u64,
-    /// Turns true when the collector stops.
-    pub stopping: watch::Receiver<bool>,
-    batches: Arc<Semaphore>,
 }
 
 /// The services of one collector.
@@ -43,8 +35,6 @@ pub struct Services(Arc<Shared>);
 
 /// Parts that [`Services`] is made of.
 pub struct Parts {
-    /// See [`Shared`].
-    pub ingest: Ingest,
     /// See [`Shared`].
     pub engine: QueryEngine,
     /// See [`Shared`].
@@ -58,26 +48,21 @@ pub struct Parts {
 }
 
 impl Services {
-    /// Services that end their streams when `stopping` turns true.
-    pub fn new(parts: Parts, stopping: watch::Receiver<bool>) -> Self {
+    /// Services of these parts.
+    pub fn new(parts: Parts) -> Self {
         let Parts {
-            ingest,
             engine,
             store,
             log_bytes,
             counters,
             log_quarantined,
         } = parts;
-        let batches = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
         Self(Arc::new(Shared {
-            ingest,
             engine,
             store,
             log_bytes,
             counters,
             log_quarantined,
-            stopping,
-            batches,
         }))
     }
 

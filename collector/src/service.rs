@@ -1,14 +1,12 @@
 //! The whole process: open, recover, serve, drain.
 
 mod endpoint;
-mod flusher;
+pub(crate) mod flusher;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use headroom_proto::MAX_MESSAGE_BYTES;
-use headroom_proto::v1::ingest_server::IngestServer;
 use headroom_proto::v1::query_server::QueryServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -16,13 +14,13 @@ use tonic::transport::Server;
 
 use crate::Error;
 use crate::config::Config;
-use crate::ingest::{self, Counters, Ingest, convert};
+use crate::ingest::{self, Counters, Ingest};
 use crate::lock::DataDirLock;
 use crate::merger;
 use crate::query::{self, QueryEngine};
-use crate::server::{Parts, Services};
-use crate::store::Store;
-use crate::wal::{Layout, RealDisk, Recovery, Wal};
+use crate::server::{Intake, Parts, Services};
+use crate::store::{DeltaTables, Store, Tables};
+use crate::wal::{Disk, Layout, RealDisk, Recovery, Wal};
 
 /// Longest wait for open streams at the end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -49,13 +47,14 @@ pub async fn run(
         .await
         .map_err(serve_error(config.listen))?;
     let address = listener.local_addr().map_err(serve_error(config.listen))?;
-    let (store, wal, recovery) = open(&config).await?;
+    let (store, wal, recovery) = open(&config, &DeltaTables, Box::new(RealDisk)).await?;
     let log_bytes = wal.lock().unwrap_or_else(PoisonError::into_inner).size();
     let counters = Arc::new(Counters::default());
     let limits = ingest::Limits {
         wait: config.group_commit,
         bytes: config.group_bytes,
         hot: config.hot_limit,
+        dedupe: true,
     };
     let (ingest, committer) = Ingest::start(
         Arc::clone(&wal),
@@ -71,19 +70,19 @@ pub async fn run(
     let (stop, stopping) = watch::channel(false);
     let flusher = flusher::start(&config, &store, &wal, stopping.clone());
     let merger = merger::start(&store, stopping.clone());
+    let intake = Intake::new(ingest, stopping);
     let parts = Parts {
-        ingest,
         engine,
         store: Arc::clone(&store),
         log_bytes,
         counters,
         log_quarantined: recovery.quarantined,
     };
-    let services = Services::new(parts, stopping);
+    let services = Services::new(parts);
     let _endpoint = endpoint::announce(&config.data_dir, address)?;
     let ready_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(%address, recovered_batches = recovery.batches, ready_ms, "collector ready");
-    let served = serve(listener, services, stop, shutdown).await;
+    let served = serve(listener, (intake, services), stop, shutdown).await;
     // The services are gone and with them the last sender to the committer.
     let _ = tokio::time::timeout(DRAIN, committer).await;
     let _ = flusher.await;
@@ -98,15 +97,20 @@ pub async fn run(
     Ok(served.map_err(serve_error(address))?)
 }
 
-async fn open(config: &Config) -> Result<(Arc<Store>, Arc<Mutex<Wal>>, Recovery), Error> {
-    let store = Store::open(&config.data_dir).await?;
+/// Opens the tables and brings the rows back that only the log holds.
+pub(crate) async fn open(
+    config: &Config,
+    tables: &dyn Tables,
+    disk: Box<dyn Disk>,
+) -> Result<(Arc<Store>, Arc<Mutex<Wal>>, Recovery), Error> {
+    let store = Store::open_with(&config.data_dir, tables).await?;
     let layout = Layout {
         dir: config.data_dir.join("log"),
         quarantine: config.data_dir.join("quarantine"),
         segment_size: config.segment_size,
     };
-    let (mut wal, recovery) = Wal::open(layout, Box::new(RealDisk), &mut |lsn, batch| {
-        match convert::batch(&batch) {
+    let (mut wal, recovery) = Wal::open(layout, disk, &mut |lsn, batch| {
+        match ingest::convert::batch(&batch) {
             Ok(prepared) => store.append(vec![(lsn, prepared.chunks)]),
             Err(error) => {
                 tracing::error!(lsn, %error, "batch in the log does not fit the catalogue, left out")
@@ -118,9 +122,17 @@ async fn open(config: &Config) -> Result<(Arc<Store>, Arc<Mutex<Wal>>, Recovery)
     Ok((Arc::new(store), Arc::new(Mutex::new(wal)), recovery))
 }
 
+/// A server with the limits that every door has.
+pub(crate) fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .max_concurrent_streams(Some(STREAMS))
+}
+
 async fn serve(
     listener: TcpListener,
-    services: Services,
+    (intake, services): (Intake, Services),
     stop: watch::Sender<bool>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), tonic::transport::Error> {
@@ -133,13 +145,8 @@ async fn serve(
         std::future::pending::<()>().await
     };
     let mut told = ended.clone();
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .max_concurrent_streams(Some(STREAMS))
-        .add_service(
-            IngestServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
-        )
+    let server = server()
+        .add_service(intake.service())
         .add_service(QueryServer::new(services))
         .serve_with_incoming_shutdown(
             tokio_stream::wrappers::TcpListenerStream::new(listener),

@@ -9,6 +9,7 @@ mod flush;
 pub mod hot;
 mod merge;
 mod parquet;
+mod read;
 mod replace;
 mod stats;
 mod tidy;
@@ -21,10 +22,10 @@ use arc_swap::ArcSwap;
 use arrow::array::RecordBatch;
 use headroom_core::metric::{TABLES, Table};
 
-pub use delta::{DeltaLog, TableLog};
+pub use delta::{DeltaLog, DeltaTables, TableLog, Tables};
 pub use hot::HotBatch;
 pub use merge::{Merge, due};
-pub use parquet::FileWriter;
+pub use parquet::{FileWriter, NewFile};
 pub use stats::Bounds;
 
 use crate::Error;
@@ -124,7 +125,7 @@ pub struct Store {
 
 /// One table at the start.
 struct Opened {
-    log: DeltaLog,
+    log: Arc<dyn TableLog>,
     rows: TableRows,
     position: Lsn,
     /// Whether its newest commit was torn.
@@ -132,12 +133,17 @@ struct Opened {
 }
 
 impl Opened {
-    async fn of(table: &'static Table, root: &Path, quarantine: &Path) -> Result<Self, Error> {
+    async fn of(
+        table: &'static Table,
+        tables: &dyn Tables,
+        root: &Path,
+        quarantine: &Path,
+    ) -> Result<Self, Error> {
         let dir = root.join(table.name);
         let torn = tidy::repair_log(&dir, quarantine)?;
-        let log = DeltaLog::open(table, &dir).await?;
+        let log = tables.open(table, &dir).await?;
         let files = log.files().await?;
-        tidy::remove_dead(&log, &dir, &files, crate::merger::KEEP_REPLACED).await?;
+        tidy::remove_dead(log.as_ref(), &dir, &files, crate::merger::KEEP_REPLACED).await?;
         Ok(Self {
             position: log.position().await?,
             rows: TableRows {
@@ -167,16 +173,27 @@ impl Store {
     ///
     /// # Errors
     /// A table can't be read or created.
+    #[cfg(test)]
     pub async fn open(data_dir: &Path) -> Result<Self, Error> {
+        Self::open_with(data_dir, &DeltaTables).await
+    }
+
+    /// As [`DeltaTables`] or another keeper of the tables' logs has them.
+    ///
+    /// # Errors
+    /// A table can't be read or created.
+    pub async fn open_with(data_dir: &Path, tables: &dyn Tables) -> Result<Self, Error> {
         let (root, quarantine) = (data_dir.join("tables"), data_dir.join("quarantine"));
         // Together: one after the other they wait for the disk 31 times.
-        let opened = TABLES.iter().map(|t| Opened::of(t, &root, &quarantine));
+        let opened = TABLES
+            .iter()
+            .map(|t| Opened::of(t, tables, &root, &quarantine));
         let opened = futures::future::try_join_all(opened).await?;
         let quarantined = opened.iter().map(|t| u64::from(t.torn)).sum();
         let committed = opened.iter().map(|t| t.position).collect();
         let (logs, tables) = opened
             .into_iter()
-            .map(|t| (Arc::new(t.log) as Arc<dyn TableLog>, t.rows))
+            .map(|t| (t.log, t.rows))
             .unzip();
         Ok(Self {
             root,

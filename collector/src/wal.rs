@@ -18,10 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use disk::Disk;
-#[cfg(test)]
-pub use disk::LogFile;
-pub use disk::RealDisk;
+pub use disk::{Disk, LogFile, RealDisk};
 pub use marks::{Marks, Seen};
 pub use recover::{Recovery, read_only, recover};
 use segment::{Segment, encode_all};

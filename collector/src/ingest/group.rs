@@ -77,7 +77,7 @@ impl Committer {
     fn sort_in(&mut self, Request { batch, reply }: Request, group: &mut Group) {
         let entry = &batch.entry;
         let key = (entry.agent_id.clone(), entry.epoch);
-        if group.greatest.get(&key).is_some_and(|g| entry.seq <= *g) && dedupe() {
+        if group.greatest.get(&key).is_some_and(|g| entry.seq <= *g) && self.dedupes() {
             group.repeated.push((batch.entry, reply));
             return;
         }
@@ -88,7 +88,7 @@ impl Committer {
             .marks()
             .seen(&key.0, key.1, entry.seq);
         match seen {
-            Seen::Duplicate if dedupe() => {
+            Seen::Duplicate if self.dedupes() => {
                 self.counters
                     .duplicate_batches
                     .fetch_add(1, Ordering::Relaxed);
@@ -111,6 +111,10 @@ impl Committer {
                 }
             },
         }
+    }
+
+    fn dedupes(&self) -> bool {
+        self.limits.dedupe && dedupe()
     }
 
     /// Why a batch can't be taken now.
@@ -151,7 +155,7 @@ impl Committer {
         }
         let entries: Vec<Entry> = group.batches.iter().map(|(b, _)| b.entry.clone()).collect();
         let wal = Arc::clone(&self.wal);
-        let appended = tokio::task::spawn_blocking(move || {
+        let appended = crate::blocking::run(move || {
             wal.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .append(&entries)

@@ -1,33 +1,61 @@
 //! `Ingest.Push`.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesOrdered, Stream, StreamExt as _};
-use headroom_proto::v1::ingest_server::Ingest;
+use headroom_proto::MAX_MESSAGE_BYTES;
+use headroom_proto::v1::ingest_server::{Ingest, IngestServer};
 use headroom_proto::v1::{Ack, Batch};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Services;
-use crate::ingest::Outcome;
+use crate::ingest::{self, Outcome};
 
+/// Batches of all connections together that are checked or wait for their
+/// sync. Each may have 16 MiB on the wire.
+const BATCHES_IN_FLIGHT: usize = 256;
 /// Batches of one stream without an answer; the sender waits beyond that.
 const IN_FLIGHT: usize = 32;
 
 type Acks = Pin<Box<dyn Stream<Item = Result<Ack, Status>> + Send>>;
 
+/// The service that takes batches in.
+#[derive(Clone)]
+pub struct Intake {
+    ingest: ingest::Ingest,
+    /// Turns true when the collector stops.
+    stopping: watch::Receiver<bool>,
+    batches: Arc<Semaphore>,
+}
+
+impl Intake {
+    /// One that ends its streams when `stopping` turns true.
+    pub fn new(ingest: ingest::Ingest, stopping: watch::Receiver<bool>) -> Self {
+        Self {
+            ingest,
+            stopping,
+            batches: Arc::new(Semaphore::new(BATCHES_IN_FLIGHT)),
+        }
+    }
+
+    /// For a server.
+    pub fn service(self) -> IngestServer<Self> {
+        IngestServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
+
 #[tonic::async_trait]
-impl Ingest for Services {
+impl Ingest for Intake {
     type PushStream = Acks;
 
     async fn push(&self, request: Request<Streaming<Batch>>) -> Result<Response<Acks>, Status> {
         let (to, acks) = mpsc::channel(IN_FLIGHT);
         let push = Push {
-            services: self.clone(),
+            intake: self.clone(),
             to,
-            stopping: self.0.stopping.clone(),
         };
         tokio::spawn(push.run(request.into_inner()));
         Ok(Response::new(Box::pin(ReceiverStream::new(acks))))
@@ -36,9 +64,8 @@ impl Ingest for Services {
 
 /// One stream of batches.
 struct Push {
-    services: Services,
+    intake: Intake,
     to: mpsc::Sender<Result<Ack, Status>>,
-    stopping: watch::Receiver<bool>,
 }
 
 /// A batch whose outcome is awaited.
@@ -51,7 +78,7 @@ struct Waiting {
 
 impl Push {
     async fn run(self, mut batches: Streaming<Batch>) {
-        let mut stopping = self.stopping.clone();
+        let mut stopping = self.intake.stopping.clone();
         let mut waiting = FuturesOrdered::new();
         loop {
             tokio::select! {
@@ -82,8 +109,7 @@ impl Push {
     }
 
     async fn submit(&self, batch: Batch) -> Waiting {
-        let shared = &self.services.0;
-        let room = std::sync::Arc::clone(&shared.batches)
+        let room = Arc::clone(&self.intake.batches)
             .acquire_owned()
             .await
             .ok();
@@ -91,7 +117,7 @@ impl Push {
         Waiting {
             epoch,
             seq,
-            outcome: shared.ingest.submit(batch).await,
+            outcome: self.intake.ingest.submit(batch).await,
             _room: room,
         }
     }

@@ -50,7 +50,7 @@ pub fn start(
 pub async fn flush(store: &Arc<Store>, wal: &Arc<Mutex<Wal>>) -> bool {
     let (committed, outcome) = store.flush().await;
     let wal = Arc::clone(wal);
-    let trimmed = tokio::task::spawn_blocking(move || {
+    let trimmed = crate::blocking::run(move || {
         wal.lock()
             .unwrap_or_else(PoisonError::into_inner)
             .trim(committed)

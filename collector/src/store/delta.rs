@@ -80,6 +80,26 @@ pub trait TableLog: Send + Sync {
     async fn reload(&self) -> Result<(), Error>;
 }
 
+/// Who keeps the logs of the tables.
+#[async_trait]
+pub trait Tables: Send + Sync {
+    /// The log of the table with that directory; made if there is none.
+    ///
+    /// # Errors
+    /// It can't be read or created, or has other columns.
+    async fn open(&self, table: &'static Table, dir: &Path) -> Result<Arc<dyn TableLog>, Error>;
+}
+
+/// Delta, on the local disk.
+pub struct DeltaTables;
+
+#[async_trait]
+impl Tables for DeltaTables {
+    async fn open(&self, table: &'static Table, dir: &Path) -> Result<Arc<dyn TableLog>, Error> {
+        Ok(Arc::new(DeltaLog::open(table, dir).await?))
+    }
+}
+
 /// A Delta table on the local disk.
 pub struct DeltaLog {
     table: &'static Table,
