@@ -74,8 +74,12 @@ impl Embedded {
             hot: config.hot_limit,
             dedupe: machine.dedupe,
         };
-        let (ingest, _committer) =
-            Ingest::start(Arc::clone(&wal), Arc::clone(&store), limits, Arc::clone(&counters));
+        let (ingest, _committer) = Ingest::start(
+            Arc::clone(&wal),
+            Arc::clone(&store),
+            limits,
+            Arc::clone(&counters),
+        );
         let (stop, stopping) = watch::channel(false);
         flusher::start(config, &store, &wal, stopping.clone());
         Ok(Self {

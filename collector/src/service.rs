@@ -109,14 +109,16 @@ pub(crate) async fn open(
         quarantine: config.data_dir.join("quarantine"),
         segment_size: config.segment_size,
     };
-    let (mut wal, recovery) = Wal::open(layout, disk, &mut |lsn, batch| {
-        match ingest::convert::batch(&batch) {
+    let (mut wal, recovery) = Wal::open(
+        layout,
+        disk,
+        &mut |lsn, batch| match ingest::convert::batch(&batch) {
             Ok(prepared) => store.append(vec![(lsn, prepared.chunks)]),
             Err(error) => {
                 tracing::error!(lsn, %error, "batch in the log does not fit the catalogue, left out")
             }
-        }
-    })?;
+        },
+    )?;
     // The tables may know positions that the log lost with its directory.
     wal.skip(store.committed().into_iter().max().unwrap_or(0));
     Ok((Arc::new(store), Arc::new(Mutex::new(wal)), recovery))

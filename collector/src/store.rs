@@ -191,10 +191,7 @@ impl Store {
         let opened = futures::future::try_join_all(opened).await?;
         let quarantined = opened.iter().map(|t| u64::from(t.torn)).sum();
         let committed = opened.iter().map(|t| t.position).collect();
-        let (logs, tables) = opened
-            .into_iter()
-            .map(|t| (t.log, t.rows))
-            .unzip();
+        let (logs, tables) = opened.into_iter().map(|t| (t.log, t.rows)).unzip();
         Ok(Self {
             root,
             quarantine,

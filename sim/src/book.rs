@@ -132,7 +132,9 @@ impl State {
     /// After the collector's process ended.
     pub fn collector_ends(&mut self) {
         self.ready = false;
-        let Some(view) = self.collector.take() else { return };
+        let Some(view) = self.collector.take() else {
+            return;
+        };
         let (sum, counts) = (&mut self.counts, view.counts());
         sum.acked_rows += counts.acked_rows;
         sum.duplicate_batches += counts.duplicate_batches;

@@ -147,7 +147,8 @@ impl Disk for SimDisk {
         }
         fs::write(path, [])?;
         state.files.insert(path.to_path_buf(), Image::default());
-        self.1.note(format_args!("disk"), format_args!("create {}", name(path)));
+        self.1
+            .note(format_args!("disk"), format_args!("create {}", name(path)));
         Ok(Box::new(SimFile {
             path: path.to_path_buf(),
             file: OpenOptions::new().append(true).open(path)?,
@@ -155,6 +156,22 @@ impl Disk for SimDisk {
             dirty_lost: false,
             disk: self.clone(),
         }))
+    }
+
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        let dies = state.begin()?;
+        let fails = chance::one_in(state.faults.syncs);
+        if !(dies || fails || state.faults.lying) {
+            let durable = fs::read(path)?;
+            let here = state.files.entry(path.to_path_buf());
+            here.or_insert_with(|| Image {
+                durable: Vec::new(),
+                named: true,
+            })
+            .durable = durable;
+        }
+        outcome(dies, fails.then(|| io::Error::other("input/output error")))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -167,7 +184,7 @@ impl Disk for SimDisk {
                 !here || path.exists()
             });
         }
-        if dies { Err(dead()) } else { Ok(()) }
+        outcome(dies, None)
     }
 }
 
@@ -197,13 +214,17 @@ impl LogFile for SimFile {
         self.file.write_all(some)?;
         self.disk.1.note(
             format_args!("disk"),
-            format_args!("append {} of {} bytes to {}", some.len(), bytes.len(), name(&self.path)),
+            format_args!(
+                "append {} of {} bytes to {}",
+                some.len(),
+                bytes.len(),
+                name(&self.path)
+            ),
         );
-        match (dies, fails) {
-            (true, _) => Err(dead()),
-            (_, true) => Err(io::Error::from(io::ErrorKind::StorageFull)),
-            _ => Ok(()),
-        }
+        outcome(
+            dies,
+            fails.then(|| io::Error::from(io::ErrorKind::StorageFull)),
+        )
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -219,26 +240,34 @@ impl LogFile for SimFile {
         self.dirty_lost |= fails;
         self.disk.1.note(
             format_args!("disk"),
-            format_args!("sync {} {}", name(&self.path), if down { "done" } else { "not done" }),
+            format_args!(
+                "sync {} {}",
+                name(&self.path),
+                if down { "done" } else { "not done" }
+            ),
         );
-        match (dies, fails) {
-            (true, _) => Err(dead()),
-            (_, true) => Err(io::Error::other("input/output error")),
-            _ => Ok(()),
-        }
+        outcome(dies, fails.then(|| io::Error::other("input/output error")))
     }
 
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         if self.disk.lock().begin()? {
             return Err(dead());
         }
-        self.written.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+        self.written
+            .truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
         self.file.set_len(bytes)
     }
 }
 
 fn name(path: &Path) -> std::borrow::Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
+}
+
+fn outcome(dies: bool, fails: Option<io::Error>) -> io::Result<()> {
+    match dies.then(dead).or(fails) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
 }
 
 fn dead() -> io::Error {

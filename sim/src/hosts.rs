@@ -56,17 +56,15 @@ pub struct Agent {
 
 /// A collector, until it is crashed.
 pub async fn collector(start: Collector) -> turmoil::Result {
-    let machine = Machine {
-        disk: Box::new(start.disk),
-        tables: Arc::new(start.tables),
-        dedupe: start.dedupe,
-    };
-    let collector = Embedded::open(&start.config, machine).await?;
+    let collector = open(&start).await;
     let view = collector.view();
     let recovered = view.counts().recovered_batches;
     start.trace.note(
         format_args!("{COLLECTOR}"),
-        format_args!("ready, {recovered} batches recovered, {} files", view.files()),
+        format_args!(
+            "ready, {recovered} batches recovered, {} files",
+            view.files()
+        ),
     );
     let connections = listen().await?;
     {
@@ -76,6 +74,25 @@ pub async fn collector(start: Collector) -> turmoil::Result {
     }
     collector.serve(connections).await?;
     Ok(())
+}
+
+/// Tries again for ever, as a service manager would.
+async fn open(start: &Collector) -> Embedded {
+    loop {
+        let machine = Machine {
+            disk: Box::new(start.disk.clone()),
+            tables: Arc::new(start.tables.clone()),
+            dedupe: start.dedupe,
+        };
+        match Embedded::open(&start.config, machine).await {
+            Ok(collector) => return collector,
+            Err(error) => start.trace.note(
+                format_args!("{COLLECTOR}"),
+                format_args!("does not start: {error}"),
+            ),
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 /// An agent, until it is crashed or has shipped everything after the end.

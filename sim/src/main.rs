@@ -45,7 +45,11 @@ struct Args {
     dir: Option<PathBuf>,
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's answer")]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command's answer"
+)]
 fn main() -> ExitCode {
     let args = Args::parse();
     match run(&args) {
@@ -64,7 +68,10 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
     // Before anything asks for a random number: the process's id is not the
     // seed's, and only names the directory.
     let name = format!("headroom-sim-{}", std::process::id());
-    let dir = args.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
+    let dir = args
+        .dir
+        .clone()
+        .unwrap_or_else(|| std::env::temp_dir().join(name));
     std::fs::create_dir_all(&dir)?;
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(args.seed));
     fastrand::seed(args.seed);

@@ -42,7 +42,10 @@ impl tower_service::Service<Uri> for Connector {
 pub async fn listen() -> io::Result<impl Stream<Item = io::Result<Connection>>> {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     Ok(futures::stream::unfold(listener, |listener| async {
-        let accepted = listener.accept().await.map(|(stream, _)| Connection(stream));
+        let accepted = listener
+            .accept()
+            .await
+            .map(|(stream, _)| Connection(stream));
         Some((accepted, listener))
     }))
 }

@@ -86,7 +86,7 @@ impl Plan {
         faults.sort_by_key(|(at, _)| *at);
         Self {
             agents,
-            every_ms: dice.number(200..800),
+            every_ms: dice.number(400..1_600),
             latency_ms: dice.number(5..150),
             flush: Duration::from_millis(dice.number(1_000..6_000)),
             segment: dice.number(4_000..64_000),
@@ -145,9 +145,18 @@ impl Dice {
                 return;
             }
             let (begin, stop) = match self.small(0..4) {
-                0 => (Fault::Cut(agent, Way::Both), Fault::Repair(agent, Way::Both)),
-                1 => (Fault::Cut(agent, Way::There), Fault::Repair(agent, Way::There)),
-                2 => (Fault::Cut(agent, Way::Back), Fault::Repair(agent, Way::Back)),
+                0 => (
+                    Fault::Cut(agent, Way::Both),
+                    Fault::Repair(agent, Way::Both),
+                ),
+                1 => (
+                    Fault::Cut(agent, Way::There),
+                    Fault::Repair(agent, Way::There),
+                ),
+                2 => (
+                    Fault::Cut(agent, Way::Back),
+                    Fault::Repair(agent, Way::Back),
+                ),
                 _ => (Fault::Hold(agent), Fault::Release(agent)),
             };
             faults.push((at, begin));

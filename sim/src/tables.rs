@@ -104,7 +104,12 @@ impl SimLog {
     fn commit(&self, commit: Commit) {
         self.tables.1.note(
             format_args!("table"),
-            format_args!("{} commits {} files to {}", self.table.name, commit.files.len(), commit.position),
+            format_args!(
+                "{} commits {} files to {}",
+                self.table.name,
+                commit.files.len(),
+                commit.position
+            ),
         );
         self.with(|log| log.commits.push(commit));
     }

@@ -76,7 +76,12 @@ impl fmt::Display for Verdict {
 ///
 /// # Errors
 /// An agent is not running.
-pub fn verdict(book: &State, seen: &Found, before: &Found, after: &Found) -> anyhow::Result<Verdict> {
+pub fn verdict(
+    book: &State,
+    seen: &Found,
+    before: &Found,
+    after: &Found,
+) -> anyhow::Result<Verdict> {
     let mut verdict = Verdict {
         agents: book.agents.len(),
         acked_rows: book.acked_rows,

@@ -56,7 +56,12 @@ impl World<'_> {
     ///
     /// # Errors
     /// The configuration does not hold.
-    pub fn new(seed: u64, dir: &Path, without: Option<Without>, events: bool) -> anyhow::Result<Self> {
+    pub fn new(
+        seed: u64,
+        dir: &Path,
+        without: Option<Without>,
+        events: bool,
+    ) -> anyhow::Result<Self> {
         let (plan, trace, book) = (Plan::of(seed), Trace::new(events), Book::default());
         let (disk, tables) = (SimDisk::new(&trace), SimTables::new(&trace));
         disk.change(|f| {
@@ -160,7 +165,8 @@ impl World<'_> {
 
     fn apply(&mut self, fault: Fault) -> anyhow::Result<()> {
         self.trace.at(self.sim.elapsed());
-        self.trace.note(format_args!("fault"), format_args!("{fault:?}"));
+        self.trace
+            .note(format_args!("fault"), format_args!("{fault:?}"));
         match fault {
             Fault::Collector { power } => self.end_collector(power)?,
             Fault::DieIn(operations) => self.disk.change(|f| f.die_in = operations),
@@ -169,9 +175,12 @@ impl World<'_> {
             Fault::Repair(agent, way) => self.repair(&host(agent), way),
             Fault::Hold(agent) => self.sim.hold(host(agent), COLLECTOR),
             Fault::Release(agent) => self.sim.release(host(agent), COLLECTOR),
-            Fault::Disk(writes, syncs) => self.disk.change(|f| (f.writes, f.syncs) = (writes, syncs)),
+            Fault::Disk(writes, syncs) => {
+                self.disk.change(|f| (f.writes, f.syncs) = (writes, syncs))
+            }
             Fault::Tables(commits, syncs) => {
-                self.tables.change(|f| (f.commits, f.syncs) = (commits, syncs));
+                self.tables
+                    .change(|f| (f.commits, f.syncs) = (commits, syncs));
             }
             Fault::Slow(longest) => chance::set_pace(longest),
         }
@@ -251,7 +260,10 @@ impl World<'_> {
     fn ready(&mut self) -> anyhow::Result<()> {
         let limit = self.sim.elapsed() + DRAIN;
         while !self.book.lock().ready {
-            anyhow::ensure!(self.sim.elapsed() < limit, "the collector does not come back");
+            anyhow::ensure!(
+                self.sim.elapsed() < limit,
+                "the collector does not come back"
+            );
             self.step()?;
         }
         Ok(())
@@ -263,7 +275,8 @@ impl World<'_> {
         let mut verdict = verdict(&book, &seen, before, after)?;
         verdict.crashes = self.crashes;
         verdict.partitions = self.partitions;
-        self.trace.note(format_args!("end"), format_args!("{verdict:?}"));
+        self.trace
+            .note(format_args!("end"), format_args!("{verdict:?}"));
         verdict.digest = self.trace.digest();
         Ok(verdict)
     }

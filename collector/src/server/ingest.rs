@@ -109,10 +109,7 @@ impl Push {
     }
 
     async fn submit(&self, batch: Batch) -> Waiting {
-        let room = Arc::clone(&self.intake.batches)
-            .acquire_owned()
-            .await
-            .ok();
+        let room = Arc::clone(&self.intake.batches).acquire_owned().await.ok();
         let (epoch, seq) = (batch.epoch, batch.seq);
         Waiting {
             epoch,

@@ -311,3 +311,24 @@ fn control_a_sync_that_does_nothing_is_caught() {
     let (lost, _) = play(&[Action::Append(3), Action::PowerLoss], &faults);
     assert_eq!(lost, BTreeSet::from([1, 2, 3]));
 }
+
+#[test]
+fn what_a_killed_process_wrote_is_durable_once_it_was_read_back() {
+    let (dir, faults) = (tempfile::tempdir().unwrap(), Faults::default());
+    let disk = || Box::new(FaultyDisk::new(&faults));
+    // Killed before its syncs came to the disk.
+    faults.lie_about_syncs();
+    let (mut wal, _, _) = open(dir.path(), u64::MAX, disk());
+    wal.append(&[entry(1), entry(2)]).unwrap();
+    drop(wal);
+    faults.sync_again();
+    let (_, seen, _) = open(dir.path(), u64::MAX, disk());
+    assert_eq!(seen, [1, 2]);
+    faults.lose_power();
+    let (_, seen, _) = open(dir.path(), u64::MAX, disk());
+    assert_eq!(
+        seen,
+        [1, 2],
+        "acked as repetitions since, so not to be lost"
+    );
+}
