@@ -1,5 +1,6 @@
 //! The software of the simulated hosts: the real one, on simulated ground.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,9 +87,14 @@ async fn open(start: &Collector) -> Embedded {
         };
         match Embedded::open(&start.config, machine).await {
             Ok(collector) => return collector,
+            // Without its own text, which names a directory that is not the
+            // seed's.
             Err(error) => start.trace.note(
                 format_args!("{COLLECTOR}"),
-                format_args!("does not start: {error}"),
+                format_args!(
+                    "does not start: {:?}",
+                    error.source().map(ToString::to_string)
+                ),
             ),
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
