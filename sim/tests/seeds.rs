@@ -3,7 +3,7 @@
 //! `HEADROOM_SIM_SEEDS` is the number of seeds, 200 unless set;
 //! `HEADROOM_SIM_FIRST` the first one, 1 unless set.
 
-#![expect(clippy::print_stdout, reason = "the figures are the result")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
