@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Address served when none is configured.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7071";
+/// Address of the PostgreSQL port when none is configured.
+pub const DEFAULT_PG_LISTEN: &str = "127.0.0.1:5433";
 /// Directory of the data when none is configured.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/headroom";
 /// Age at which rows in memory go to Parquet.
@@ -34,10 +36,21 @@ pub const DEFAULT_QUERY_TIMEOUT: &str = "30s";
 pub struct Raw {
     /// Address and port of the gRPC service; port 0 takes any free one.
     pub listen: String,
+    /// Address and port of the PostgreSQL protocol; port 0 takes any free one,
+    /// an empty text none.
+    pub pg_listen: String,
+    /// File with the password of user `headroom`; empty: `pg.password` in
+    /// `data_dir`, made at the first start.
+    pub pg_password_file: PathBuf,
+    /// PEM file of the PostgreSQL port's certificate chain; empty: no TLS.
+    pub pg_cert: PathBuf,
+    /// PEM file of its private key.
+    pub pg_key: PathBuf,
     /// Directory that holds the log and the tables.
     pub data_dir: PathBuf,
     /// Whether `listen` may be another than a loopback address (there is no
-    /// TLS yet: everyone who reaches the port may write and read).
+    /// TLS yet: everyone who reaches the port may write and read), and
+    /// `pg_listen`, if it has TLS.
     pub allow_remote: bool,
     /// Age at which rows in memory go to Parquet.
     pub flush: String,
@@ -61,6 +74,10 @@ impl Default for Raw {
     fn default() -> Self {
         Self {
             listen: DEFAULT_LISTEN.into(),
+            pg_listen: DEFAULT_PG_LISTEN.into(),
+            pg_password_file: PathBuf::new(),
+            pg_cert: PathBuf::new(),
+            pg_key: PathBuf::new(),
             data_dir: DEFAULT_DATA_DIR.into(),
             allow_remote: false,
             flush: DEFAULT_FLUSH.into(),
@@ -80,6 +97,8 @@ impl Default for Raw {
 pub struct Config {
     /// Address and port of the gRPC service.
     pub listen: SocketAddr,
+    /// The PostgreSQL port; `None`: off.
+    pub pg: Option<Pg>,
     /// Directory that holds the log and the tables.
     pub data_dir: PathBuf,
     /// Age at which rows in memory go to Parquet.
@@ -98,6 +117,17 @@ pub struct Config {
     pub query_memory: u64,
     /// Longest run time of one query.
     pub query_timeout: Duration,
+}
+
+/// The PostgreSQL port after validation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pg {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// File with the password; `None`: the one in the data directory.
+    pub password_file: Option<PathBuf>,
+    /// PEM files of certificate chain and key, which were read once.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 /// A key of the section that can't be used.
@@ -119,6 +149,14 @@ pub enum ConfigError {
         "collector.listen: {0} is no loopback address and the port has no TLS; use 127.0.0.1, or set allow_remote = true on a network you trust"
     )]
     Remote(SocketAddr),
+    /// The PostgreSQL port can't be opened as asked.
+    #[error("collector.{key}: {problem}")]
+    Pg {
+        /// Name of the key.
+        key: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
     /// A value out of its range.
     #[error("collector.{key}: {problem}")]
     Range {
@@ -148,8 +186,10 @@ impl Raw {
                 problem: "is empty; name a directory",
             });
         }
+        let pg = self.pg()?;
         Ok(Config {
             listen,
+            pg,
             data_dir: self.data_dir,
             flush: positive("flush", &self.flush)?,
             flush_size: at_least("flush_size", &self.flush_size, 64 << 10)?,
@@ -160,6 +200,48 @@ impl Raw {
             query_memory: at_least("query_memory", &self.query_memory, 16 << 20)?,
             query_timeout: positive("query_timeout", &self.query_timeout)?,
         })
+    }
+}
+
+impl Raw {
+    fn pg(&self) -> Result<Option<Pg>, ConfigError> {
+        let bad = |key, problem| Err(ConfigError::Pg { key, problem });
+        if self.pg_listen.is_empty() {
+            return Ok(None);
+        }
+        let Ok(listen) = self.pg_listen.parse::<SocketAddr>() else {
+            let text = &self.pg_listen;
+            return bad(
+                "pg_listen",
+                format!(
+                    "{text:?} is no address; write it like \"{DEFAULT_PG_LISTEN}\", or \"\" for none"
+                ),
+            );
+        };
+        let some = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+        let tls = match (some(&self.pg_cert), some(&self.pg_key)) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) => return bad("pg_key", "is empty, but pg_cert is not".into()),
+            (None, Some(_)) => return bad("pg_cert", "is empty, but pg_key is not".into()),
+        };
+        if let Some((cert, key)) = &tls {
+            crate::door::tls(cert, key)
+                .map_err(|(key, problem)| ConfigError::Pg { key, problem })?;
+        }
+        if !listen.ip().is_loopback() && !(self.allow_remote && tls.is_some()) {
+            return bad(
+                "pg_listen",
+                format!(
+                    "{listen} is no loopback address; use 127.0.0.1, or set allow_remote = true, pg_cert and pg_key"
+                ),
+            );
+        }
+        Ok(Some(Pg {
+            listen,
+            password_file: some(&self.pg_password_file),
+            tls,
+        }))
     }
 }
 
@@ -211,6 +293,21 @@ mod tests {
         };
         assert!(bad(|r| r.listen = "0.0.0.0:7071".into()).starts_with("collector.listen: "));
         assert!(bad(|r| r.listen = "here".into()).starts_with("collector.listen: "));
+        assert!(bad(|r| r.pg_listen = "here".into()).starts_with("collector.pg_listen: "));
+        let open = bad(|r| {
+            r.pg_listen = "0.0.0.0:5433".into();
+            r.allow_remote = true;
+        });
+        assert!(
+            open.starts_with("collector.pg_listen: ") && open.contains("pg_cert"),
+            "{open}"
+        );
+        assert!(bad(|r| r.pg_cert = "cert.pem".into()).starts_with("collector.pg_key: "));
+        let broken = bad(|r| {
+            r.pg_cert = "/nonexistent/cert.pem".into();
+            r.pg_key = "/nonexistent/key.pem".into();
+        });
+        assert!(broken.starts_with("collector.pg_cert: "), "{broken}");
         assert!(bad(|r| r.flush = "soon".into()).starts_with("collector.flush: "));
         assert!(bad(|r| r.query_timeout = "0s".into()).starts_with("collector.query_timeout: "));
         assert!(bad(|r| r.hot_limit = "1 B".into()).starts_with("collector.hot_limit: "));

@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod config;
+mod door;
 pub mod error;
 mod ingest;
 mod lock;

@@ -6,6 +6,8 @@
 mod engine;
 mod error;
 mod hist;
+mod pg_catalog;
+pub mod postgres;
 mod provider;
 mod session;
 mod sorted;

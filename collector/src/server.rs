@@ -23,7 +23,7 @@ pub struct Shared {
     /// Where batches go; gone once the collector stops.
     pub ingest: Ingest,
     /// Who answers SQL.
-    pub engine: QueryEngine,
+    pub engine: Arc<QueryEngine>,
     /// The rows.
     pub store: Arc<Store>,
     /// Size of the log, bytes.
@@ -46,7 +46,7 @@ pub struct Parts {
     /// See [`Shared`].
     pub ingest: Ingest,
     /// See [`Shared`].
-    pub engine: QueryEngine,
+    pub engine: Arc<QueryEngine>,
     /// See [`Shared`].
     pub store: Arc<Store>,
     /// See [`Shared`].

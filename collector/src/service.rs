@@ -16,6 +16,7 @@ use tonic::transport::Server;
 
 use crate::Error;
 use crate::config::Config;
+use crate::door;
 use crate::ingest::{self, Counters, Ingest, convert};
 use crate::lock::DataDirLock;
 use crate::merger;
@@ -45,10 +46,12 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let _lock = DataDirLock::take(&config.data_dir)?;
     let began = Instant::now();
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(serve_error(config.listen))?;
+    let listener = door::listen("listen", config.listen).await?;
     let address = listener.local_addr().map_err(serve_error(config.listen))?;
+    let pg = match &config.pg {
+        Some(pg) => Some(door::Pg::open(pg, &config.data_dir).await?),
+        None => None,
+    };
     let (store, wal, recovery) = open(&config).await?;
     let log_bytes = wal.lock().unwrap_or_else(PoisonError::into_inner).size();
     let counters = Arc::new(Counters::default());
@@ -68,9 +71,19 @@ pub async fn run(
         timeout: config.query_timeout,
     };
     let engine = QueryEngine::new(Arc::clone(&store) as Arc<dyn query::Rows>, limits)?;
+    let engine = Arc::new(engine);
     let (stop, stopping) = watch::channel(false);
     let flusher = flusher::start(&config, &store, &wal, stopping.clone());
     let merger = merger::start(&store, stopping.clone());
+    let _pg_endpoint = match &pg {
+        Some(pg) => Some(endpoint::announce(
+            &config.data_dir,
+            "endpoint.pg",
+            pg.address(),
+        )?),
+        None => None,
+    };
+    let pg = pg.map(|pg| pg.serve(Arc::clone(&engine), config.query_timeout, stopping.clone()));
     let parts = Parts {
         ingest,
         engine,
@@ -80,12 +93,15 @@ pub async fn run(
         log_quarantined: recovery.quarantined,
     };
     let services = Services::new(parts, stopping);
-    let _endpoint = endpoint::announce(&config.data_dir, address)?;
+    let _endpoint = endpoint::announce(&config.data_dir, "endpoint", address)?;
     let ready_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(%address, recovered_batches = recovery.batches, ready_ms, "collector ready");
     let served = serve(listener, services, stop, shutdown).await;
     // The services are gone and with them the last sender to the committer.
     let _ = tokio::time::timeout(DRAIN, committer).await;
+    if let Some(pg) = pg {
+        let _ = tokio::time::timeout(DRAIN, pg).await;
+    }
     let _ = flusher.await;
     let _ = merger.await;
     if tokio::time::timeout(LAST_FLUSH, flusher::flush(&store, &wal))

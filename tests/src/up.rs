@@ -8,6 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
+/// Ports that no other one has.
+const PORTS: &str = "listen = \"127.0.0.1:0\"\npg_listen = \"127.0.0.1:0\"\n";
+
 /// A running `headroom up`; dropping it stops it.
 pub struct Up {
     child: Child,
@@ -18,7 +21,7 @@ pub struct Up {
 
 impl Up {
     /// Starts it on a directory with the given configuration (TOML; the
-    /// collector's port is chosen freely) and flags, and waits until it says
+    /// collector's ports are chosen freely) and flags, and waits until it says
     /// that it is up.
     ///
     /// # Errors
@@ -26,9 +29,9 @@ impl Up {
     pub fn start(data_dir: &Path, config: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let file = data_dir.with_extension("toml");
         let config = if config.contains("[collector]") {
-            config.replace("[collector]", "[collector]\nlisten = \"127.0.0.1:0\"")
+            config.replace("[collector]", &format!("[collector]\n{PORTS}"))
         } else {
-            format!("{config}\n[collector]\nlisten = \"127.0.0.1:0\"\n")
+            format!("{config}\n[collector]\n{PORTS}")
         };
         std::fs::write(&file, config)?;
         let mut child = Command::new(crate::headroom())

@@ -6,13 +6,17 @@ use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::Result;
 use datafusion::datasource::MemTable;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::functions::datetime::date_bin;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
 use headroom_core::metric::{TABLES, Table};
 use headroom_core::rows::{VM_DISKS, VM_MEMORY, VM_NUMA, VM_QUEUES};
 
 use super::Rows;
 use super::hist::{hist_count, hist_merge, hist_quantile};
+use super::pg_catalog;
 use super::provider::HotAndStored;
 use crate::schema;
 use crate::store::Snapshot;
@@ -74,7 +78,13 @@ pub async fn context(
     runtime: Arc<RuntimeEnv>,
     rows: &Arc<dyn Rows>,
 ) -> Result<SessionContext> {
-    let context = SessionContext::new_with_config_rt(config, runtime);
+    let state = SessionStateBuilder::new_with_default_features()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        // `'vms'::regclass` and the like; it knows names that no other planner does.
+        .with_type_planner(Arc::new(PgOidTypePlanner))
+        .build();
+    let context = SessionContext::new_with_state(state);
     for name in DENIED {
         context.deregister_udf(name);
         context.deregister_udtf(name);
@@ -82,6 +92,9 @@ pub async fn context(
     context.register_udf(hist_quantile());
     context.register_udf(hist_count());
     context.register_udaf(hist_merge());
+    // As Grafana's macros and TimescaleDB call it.
+    context.register_udf(date_bin().as_ref().clone().with_aliases(["time_bucket"]));
+    pg_catalog::register(&context)?;
     let snapshot: Arc<Snapshot> = rows.snapshot();
     let all = TABLES.iter().map(|table| (table.name, *table));
     for (name, table) in all.chain(ALSO.iter().copied()) {

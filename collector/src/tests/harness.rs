@@ -30,6 +30,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub fn raw(dir: &Path) -> Raw {
     Raw {
         listen: "127.0.0.1:0".into(),
+        pg_listen: String::new(),
         data_dir: dir.to_path_buf(),
         group_commit: "5ms".into(),
         ..Raw::default()
