@@ -225,17 +225,7 @@ fn query(
     let needs = split::needs(text);
     let mut statement = statement;
     if needs.catalog {
-        // Some whole queries of known clients are replaced there, by tokens.
-        rewrite::session(&mut statement, settings)?;
-        literal::unescape(&mut statement);
-        let parsed = COMPATIBLE
-            .parse(&statement.to_string())
-            .map_err(|e| Refused::Syntax(clean(&e.to_string())))?;
-        statement = parsed
-            .into_iter()
-            .next()
-            .ok_or_else(|| Refused::Syntax("one statement is expected".into()))?;
-        rewrite::tables(&mut statement);
+        statement = compatible(text, statement, settings)?;
     }
     let parameters = infer::parameters(&mut statement)?;
     let changed = needs.catalog || !parameters.is_empty();
@@ -245,6 +235,31 @@ fn query(
         statement: changed.then_some(statement),
         parameters,
     })
+}
+
+/// PostgreSQL's words replaced. Whole queries of known clients are known by
+/// their tokens, so those are looked for in the text as it came; Grafana's
+/// question about the search path is ours to answer first.
+fn compatible(
+    text: &str,
+    mut statement: Statement,
+    settings: &BTreeMap<String, String>,
+) -> Result<Statement, Refused> {
+    let mut own = None;
+    if text.contains("current_setting") {
+        rewrite::session(&mut statement, settings)?;
+        literal::unescape(&mut statement);
+        own = Some(statement.to_string());
+    }
+    let mut parsed = COMPATIBLE
+        .parse(own.as_deref().unwrap_or(text))
+        .map_err(|e| Refused::Syntax(clean(&e.to_string())))?;
+    let mut statement = parsed
+        .pop()
+        .ok_or_else(|| Refused::Syntax("one statement is expected".into()))?;
+    rewrite::session(&mut statement, settings)?;
+    rewrite::tables(&mut statement);
+    Ok(statement)
 }
 
 impl Read {

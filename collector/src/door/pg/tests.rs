@@ -1,6 +1,7 @@
 //! The port, spoken to by clients that others wrote.
 
 mod drivers;
+mod explore;
 mod hostile;
 mod psql;
 
