@@ -1,5 +1,6 @@
 //! The whole collector in this process, spoken to over a real connection.
 
+mod dashboards;
 pub mod harness;
 
 mod durability;
