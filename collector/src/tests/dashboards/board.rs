@@ -85,10 +85,16 @@ fn board(json: &str) -> Board {
 
 fn of_panel(uid: &str, panel: &Value) -> Vec<Query> {
     let overrides = list(&panel["fieldConfig"]["overrides"]).map(|o| &o["matcher"]);
-    let named = overrides.filter(|m| m["id"] == "byName").map(|m| text(&m["options"]));
+    let named = overrides
+        .filter(|m| m["id"] == "byName")
+        .map(|m| text(&m["options"]));
     let columns: Vec<String> = named.collect();
     let query = |target: &Value| Query {
-        place: format!("{uid} / {} {}", text(&panel["title"]), text(&target["refId"])),
+        place: format!(
+            "{uid} / {} {}",
+            text(&panel["title"]),
+            text(&target["refId"])
+        ),
         sql: text(&target["rawSql"]),
         series: target["format"] == "time_series",
         columns: columns.clone(),

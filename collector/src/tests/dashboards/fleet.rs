@@ -73,11 +73,11 @@ fn names(table: &str, column: &str, host: &str) -> Vec<Option<String>> {
     let numbers = |n: usize| (0..n).map(|i| Some(i.to_string())).collect();
     match (table, column) {
         ("forecasts" | "recommendation_log" | "events", "subject") => {
-            vec![Some(format!("vm/{}", vm_id(host, 1))), Some(format!("host/{host}"))]
+            let vms = (0..VMS.len()).map(|vm| Some(format!("vm/{}", vm_id(host, vm))));
+            vms.chain([Some(format!("host/{host}"))]).collect()
         }
         ("events", "kind") => texts(&["vm_started", "agent_degraded"]),
         ("forecasts", "metric") => texts(&["demand_vcpus", "ready_ratio"]),
-        ("recommendation_log", "id") => vec![Some(format!("rec_{host}"))],
         ("recommendation_log", "state") => texts(&["proposed", "delivered"]),
         ("cpu_owners", "owner") => texts(&["vcpu", "iothread", "host", "interrupt", "idle"]),
         ("host_tasks", "owner_kind") => texts(&["storage", "kernel"]),
@@ -100,7 +100,10 @@ fn push(data: &mut ColumnData, table: &Table, column: &Column, key: &Key, ts: i6
     let named = named.map(|(_, value)| value.clone());
     let noise = noise(table.name, column.name, key, ts);
     let unavailable = named.is_none() && column.nullable && noise % 11 == 0;
-    let vm = key.iter().find(|(n, _)| *n == "vm_id").and_then(|(_, v)| v.as_ref());
+    let vm = key
+        .iter()
+        .find(|(n, _)| *n == "vm_id")
+        .and_then(|(_, v)| v.as_ref());
     let vm = vm.and_then(|id| id[id.len() - 1..].parse::<usize>().ok());
     match data {
         ColumnData::Int(v) => v.push(match named {
@@ -166,7 +169,11 @@ fn float(column: &Column, vm: Option<usize>, noise: u64) -> f64 {
 }
 
 fn text(column: &str, key: &Key, vm: Option<usize>) -> String {
-    let of = |name: &str| key.iter().find(|(n, _)| *n == name).and_then(|(_, v)| v.clone());
+    let of = |name: &str| {
+        key.iter()
+            .find(|(n, _)| *n == name)
+            .and_then(|(_, v)| v.clone())
+    };
     match column {
         "vm_name" => VMS[vm.unwrap_or(0)].into(),
         "culprit" | "culprit_name" => match of("culprit_kind").unwrap().as_str() {
@@ -175,6 +182,7 @@ fn text(column: &str, key: &Key, vm: Option<usize>) -> String {
             "host" => "ceph-osd".into(),
             kind => kind.into(),
         },
+        "id" => format!("rec_{}", of("subject").unwrap()),
         "source" => "tp_btf".into(),
         "tenant" => format!("tenant-{}", vm.unwrap_or(0)),
         "state" => "partial".into(),
@@ -193,9 +201,15 @@ fn hist(noise: u64) -> Vec<u8> {
 /// The same number for the same cell, whatever the clock says: `ts` counts by
 /// its place in the hour. FNV-1a.
 fn noise(table: &str, column: &str, key: &Key, ts: i64) -> u64 {
-    let names = key.iter().flat_map(|(_, v)| v.as_deref().unwrap_or("").bytes());
+    let names = key
+        .iter()
+        .flat_map(|(_, v)| v.as_deref().unwrap_or("").bytes());
     let place = (ts / WINDOW_US % 360).to_le_bytes();
-    let bytes = table.bytes().chain(column.bytes()).chain(names).chain(place);
+    let bytes = table
+        .bytes()
+        .chain(column.bytes())
+        .chain(names)
+        .chain(place);
     bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| {
         (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
     })

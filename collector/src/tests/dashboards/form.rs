@@ -32,7 +32,10 @@ fn dashboards_are_whole() {
 
 fn assert_panel(uid: &str, panel: &Value) {
     let place = format!("{uid} / {}", text(&panel["title"]));
-    assert!(text(&panel["description"]).len() > 20, "{place}: description");
+    assert!(
+        text(&panel["description"]).len() > 20,
+        "{place}: description"
+    );
     let defaults = &panel["fieldConfig"]["defaults"];
     assert!(!text(&defaults["unit"]).is_empty(), "{place}: unit");
     // No data shows as such.
@@ -41,9 +44,17 @@ fn assert_panel(uid: &str, panel: &Value) {
         let sql = text(&target["rawSql"]);
         // A quota that can't be told apart took no time of the sum; everywhere
         // else an unavailable value must stay one.
-        let filled = sql.replace("coalesce(throttled_ns, 0)", "").replace("coalesce(tenant,", "");
-        assert!(!filled.to_lowercase().contains("coalesce("), "{place}: {sql}");
-        assert!(!sql.contains("now()"), "{place} looks at the clock, not at the time range");
+        let filled = sql
+            .replace("coalesce(throttled_ns, 0)", "")
+            .replace("coalesce(tenant,", "");
+        assert!(
+            !filled.to_lowercase().contains("coalesce("),
+            "{place}: {sql}"
+        );
+        assert!(
+            !sql.contains("now()"),
+            "{place} looks at the clock, not at the time range"
+        );
         let wanted = match text(&panel["type"]).as_str() {
             "timeseries" => "time_series",
             _ => "table",

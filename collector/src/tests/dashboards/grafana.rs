@@ -171,7 +171,13 @@ fn parse_interval(text: &str) -> Result<i64, String> {
     Ok(number * seconds)
 }
 
-const UNITS: [(char, i64); 5] = [('w', 604_800), ('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)];
+const UNITS: [(char, i64); 5] = [
+    ('w', 604_800),
+    ('d', 86_400),
+    ('h', 3600),
+    ('m', 60),
+    ('s', 1),
+];
 
 fn format_interval(seconds: i64) -> String {
     let units = UNITS.iter().filter(|(u, _)| *u != 'w');
@@ -207,7 +213,10 @@ fn macros_become_what_grafana_makes_of_them() {
         AND vm_id IN ('a','it''s') AND host IN (host) \
         AND x > 120000 AND y < 1700003600 AND z = '2023-11-14T22:13:20Z'";
     assert_eq!(expand(asked, &range), sent);
-    let timescale = Range { timescale: true, ..range };
+    let timescale = Range {
+        timescale: true,
+        ..range
+    };
     let bucket = expand("$__timeGroup(ts, $__interval)", &timescale);
     assert_eq!(bucket, "time_bucket('120.000s',ts)");
 }

@@ -21,6 +21,15 @@ pub struct Answer {
     pub rows: Vec<Vec<Option<String>>>,
 }
 
+impl Answer {
+    /// A number of the first row.
+    pub fn number(&self, column: &str) -> Option<f64> {
+        let at = self.columns.iter().position(|(n, _)| n == column);
+        let cell = self.rows.first()?[at.expect(column)].as_ref()?;
+        Some(cell.parse().unwrap())
+    }
+}
+
 pub struct Port {
     client: Client,
 }
@@ -51,14 +60,15 @@ impl Port {
         Self { client }
     }
 
-    /// Asks by the simple protocol, as panels are, and by the extended one,
-    /// which tells the types; both must give as many rows.
+    /// Asks by the simple protocol, as Grafana does; the types come from the
+    /// extended one, since tokio-postgres hides those of the simple.
     pub async fn ask(&self, sql: &str) -> Result<Answer, String> {
         let simple = self.client.simple_query(sql).await.map_err(explain)?;
         let statement = self.client.prepare(sql).await.map_err(explain)?;
-        let extended = self.client.query(&statement, &[]).await.map_err(explain)?;
         let columns = statement.columns().iter();
-        let columns: Vec<_> = columns.map(|c| (c.name().into(), kind(c.type_().name()))).collect();
+        let columns: Vec<_> = columns
+            .map(|c| (c.name().into(), kind(c.type_().name())))
+            .collect();
         let mut rows = Vec::new();
         for message in simple {
             if let SimpleQueryMessage::Row(row) = message {
@@ -66,20 +76,13 @@ impl Port {
                 rows.push(cells.collect());
             }
         }
-        if rows.len() != extended.len() {
-            let (simple, extended) = (rows.len(), extended.len());
-            return Err(format!("{simple} rows simple, {extended} rows extended"));
-        }
         Ok(Answer { columns, rows })
     }
-}
 
-impl Answer {
-    /// A time as a number that can be compared.
-    pub fn instant(&self, cell: &Option<String>) -> Option<String> {
-        let cell = cell.as_ref()?;
-        // Seconds of the epoch have as many digits as each other until 2286.
-        Some(cell.clone())
+    /// Asks by the extended protocol; the number of rows.
+    pub async fn count(&self, sql: &str) -> Result<usize, String> {
+        let rows = self.client.query(sql, &[]).await.map_err(explain)?;
+        Ok(rows.len())
     }
 }
 
