@@ -63,6 +63,9 @@ need_tests() {
     need_build
     apt_need qemu-system-x86_64 qemu-system-x86
     apt_need chromium chromium
+    # By its path: a psql of another place may be another version.
+    apt_need /usr/bin/psql postgresql-client
+    apt_need openssl openssl
     apt_need /usr/sbin/runqlat libbpf-tools
     apt_need setpriv util-linux
     apt_need python3 python3

@@ -237,6 +237,8 @@ fn functions() -> Vec<ScalarUDF> {
         pg::array_bounds_udf::create_array_upper_udf(),
         pg::array_bounds_udf::create_array_lower_udf(),
         constant("pg_get_userbyid", &[DataType::Int32], Some(CATALOG)),
+        constant("pg_size_pretty", &[DataType::Utf8], None),
+        constant("pg_table_size", &[DataType::Int32], None),
         constant("obj_description", &[DataType::Int32, DataType::Utf8], None),
         constant(
             "shobj_description",

@@ -224,10 +224,16 @@ fn query(
 ) -> Result<Read, Refused> {
     let needs = split::needs(text);
     let mut statement = statement;
+    if rewrite::writes(&mut statement) {
+        return Err(Refused::Writes("a write within a query".into()));
+    }
     if needs.catalog {
         statement = compatible(text, statement, settings)?;
     }
     let parameters = infer::parameters(&mut statement)?;
+    if !parameters.is_empty() {
+        rewrite::name_parameters(&mut statement);
+    }
     let changed = needs.catalog || !parameters.is_empty();
     Ok(Read {
         text: text.to_owned(),

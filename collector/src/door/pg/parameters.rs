@@ -21,6 +21,9 @@ pub fn wire_type(kind: ParameterType) -> Type {
         ParameterType::Bytes => Type::BYTEA,
         ParameterType::Time => Type::TIMESTAMPTZ,
         ParameterType::Interval => Type::INTERVAL,
+        ParameterType::IntList => Type::INT8_ARRAY,
+        ParameterType::FloatList => Type::FLOAT8_ARRAY,
+        ParameterType::TextList => Type::TEXT_ARRAY,
     }
 }
 
@@ -33,6 +36,9 @@ pub fn null(wire: &Type) -> ParameterType {
         Type::BYTEA => ParameterType::Bytes,
         Type::TIMESTAMP | Type::TIMESTAMPTZ | Type::DATE => ParameterType::Time,
         Type::INTERVAL => ParameterType::Interval,
+        Type::INT2_ARRAY | Type::INT4_ARRAY | Type::INT8_ARRAY => ParameterType::IntList,
+        Type::FLOAT4_ARRAY | Type::FLOAT8_ARRAY => ParameterType::FloatList,
+        Type::TEXT_ARRAY | Type::VARCHAR_ARRAY => ParameterType::TextList,
         _ => ParameterType::Text,
     }
 }

@@ -1,7 +1,6 @@
 //! The port, spoken to by clients that others wrote.
 
 mod drivers;
-mod explore;
 mod hostile;
 mod psql;
 

@@ -30,6 +30,12 @@ pub enum ParameterType {
     Time,
     /// Length of time.
     Interval,
+    /// List of whole numbers.
+    IntList,
+    /// List of numbers.
+    FloatList,
+    /// List of texts.
+    TextList,
 }
 
 /// Types of `$1`, `$2`, … in their order.
@@ -86,6 +92,11 @@ impl VisitorMut for Found {
                     ("time_bucket" | "date_bin", [width, at, ..]) => {
                         self.note(width, Some(ParameterType::Interval))?;
                         self.note(at, Some(ParameterType::Time))
+                    }
+                    // What `= ANY` has become.
+                    ("array_contains", [list, item]) => {
+                        let kind = type_of(item).and_then(list_of);
+                        self.note(list, kind)
                     }
                     ("hist_quantile", [_, q]) => self.note(q, Some(ParameterType::Float)),
                     _ => ControlFlow::Continue(()),
@@ -207,6 +218,16 @@ fn column(name: &str) -> Option<ParameterType> {
 fn named(data_type: &DataType) -> Option<ParameterType> {
     let text = data_type.to_string().to_uppercase();
     let starts = |words: &[&str]| words.iter().any(|w| text.starts_with(w));
+    if let Some(element) = text.strip_suffix("[]") {
+        return match element {
+            "BIGINT" | "INT" | "INTEGER" | "SMALLINT" | "INT8" | "INT4" | "INT2" => {
+                Some(ParameterType::IntList)
+            }
+            "TEXT" | "VARCHAR" => Some(ParameterType::TextList),
+            "FLOAT8" | "DOUBLE PRECISION" | "REAL" | "DOUBLE" => Some(ParameterType::FloatList),
+            _ => None,
+        };
+    }
     Some(match () {
         () if starts(&["BOOL"]) => ParameterType::Bool,
         () if starts(&["INTERVAL"]) => ParameterType::Interval,
@@ -217,6 +238,15 @@ fn named(data_type: &DataType) -> Option<ParameterType> {
         () if starts(&["TEXT", "VARCHAR", "CHAR", "STRING"]) => ParameterType::Text,
         () => return None,
     })
+}
+
+fn list_of(kind: ParameterType) -> Option<ParameterType> {
+    match kind {
+        ParameterType::Int => Some(ParameterType::IntList),
+        ParameterType::Float => Some(ParameterType::FloatList),
+        ParameterType::Text => Some(ParameterType::TextList),
+        _ => None,
+    }
 }
 
 fn arguments(arguments: &FunctionArguments) -> Vec<&Expr> {

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Array, CastKind, DataType, ExactNumberInfo, Expr, Statement, TimezoneInfo, UnaryOperator,
-    Value, ValueWithSpan, VisitMut as _, VisitorMut,
+    Array, ArrayElemTypeDef, CastKind, DataType, ExactNumberInfo, Expr, Statement, TimezoneInfo,
+    UnaryOperator, Value, ValueWithSpan, VisitMut as _, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -40,7 +40,7 @@ impl Parameter {
     /// As an expression; `index` names it in errors, from 0.
     pub(super) fn expression(&self, index: usize) -> Result<Expr, Refused> {
         Ok(match self {
-            Self::Null(kind) => cast(Expr::Value(plain(Value::Null)), null_type(*kind)),
+            Self::Null(kind) => null_of(*kind),
             Self::Bool(b) => Expr::Value(plain(Value::Boolean(*b))),
             Self::Int(i64::MIN) => cast(text("-9223372036854775808"), DataType::BigInt(None)),
             Self::Int(n) => number(*n),
@@ -77,7 +77,18 @@ impl Parameter {
     }
 }
 
+/// NULL of a type.
+pub(super) fn null_of(kind: ParameterType) -> Expr {
+    cast(Expr::Value(plain(Value::Null)), null_type(kind))
+}
+
 fn null_type(kind: ParameterType) -> DataType {
+    let list = |of| {
+        DataType::Array(ArrayElemTypeDef::SquareBracket(
+            Box::new(null_type(of)),
+            None,
+        ))
+    };
     match kind {
         ParameterType::Bool => DataType::Boolean,
         ParameterType::Int => DataType::BigInt(None),
@@ -85,6 +96,9 @@ fn null_type(kind: ParameterType) -> DataType {
         ParameterType::Text => DataType::Varchar(None),
         ParameterType::Bytes => DataType::Bytea,
         ParameterType::Time => DataType::Timestamp(None, TimezoneInfo::WithTimeZone),
+        ParameterType::IntList => list(ParameterType::Int),
+        ParameterType::FloatList => list(ParameterType::Float),
+        ParameterType::TextList => list(ParameterType::Text),
         ParameterType::Interval => DataType::Interval {
             fields: None,
             precision: None,

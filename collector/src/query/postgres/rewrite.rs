@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
     VisitMut as _, VisitorMut, visit_expressions_mut,
 };
 
-use super::{Refused, last, literal};
+use super::{ParameterType, Refused, last, literal, placeholder};
 use crate::query::pg_catalog::COLUMNS;
 
 /// The one user.
@@ -24,22 +24,8 @@ pub(super) fn session(
     settings: &BTreeMap<String, String>,
 ) -> Result<(), Refused> {
     let _ = statement.visit(&mut Names);
+    let _ = statement.visit(&mut Whole);
     let done = visit_expressions_mut(statement, |expr| {
-        if searches_path(expr) {
-            if let Expr::InSubquery {
-                expr: what,
-                negated,
-                ..
-            } = expr
-            {
-                *expr = Expr::InList {
-                    expr: what.clone(),
-                    list: vec![literal::text("public")],
-                    negated: *negated,
-                };
-            }
-            return ControlFlow::Continue(());
-        }
         match value(expr, settings) {
             Ok(Some(value)) => *expr = value,
             Ok(None) => {}
@@ -53,14 +39,43 @@ pub(super) fn session(
     }
 }
 
-/// Grafana asks whether a schema is in the search path by a subquery that
-/// takes `search_path` apart. There is one schema.
-fn searches_path(expr: &Expr) -> bool {
-    let Expr::InSubquery { subquery, .. } = expr else {
-        return false;
-    };
-    let text = subquery.to_string();
-    text.contains("current_setting('search_path')") && text.contains("string_to_array")
+/// Expressions that are replaced before what stands in them.
+struct Whole;
+
+impl VisitorMut for Whole {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            // Grafana asks whether a schema is in the search path by a subquery
+            // that takes `search_path` apart. There is one schema.
+            Expr::InSubquery {
+                expr: what,
+                subquery,
+                negated,
+            } => {
+                let text = subquery.to_string();
+                if text.contains("current_setting('search_path')")
+                    && text.contains("string_to_array")
+                {
+                    *expr = Expr::InList {
+                        expr: what.clone(),
+                        list: vec![literal::text("public")],
+                        negated: *negated,
+                    };
+                }
+            }
+            // `array(SELECT …)`, which the engine lacks: psql lists roles with
+            // it, and there are none to list.
+            Expr::Function(f)
+                if last(&f.name) == "array" && matches!(f.args, FunctionArguments::Subquery(_)) =>
+            {
+                *expr = literal::null_of(ParameterType::TextList);
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 fn value(expr: &Expr, settings: &BTreeMap<String, String>) -> Result<Option<Expr>, Refused> {
@@ -146,6 +161,58 @@ impl VisitorMut for Names {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Names columns with a parameter in them: the engine would name them after
+/// the value, which is another one each time, and twice the same for NULLs.
+pub(super) fn name_parameters(statement: &mut Statement) {
+    let Statement::Query(query) = statement else {
+        return;
+    };
+    let SetExpr::Select(select) = query.body.as_mut() else {
+        return;
+    };
+    let mut nth = 0;
+    for item in &mut select.projection {
+        let SelectItem::UnnamedExpr(expr) = item else {
+            continue;
+        };
+        let holds = visit_expressions_mut(expr, |e| match placeholder(e) {
+            Some(_) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(()),
+        });
+        if holds.is_break() {
+            nth += 1;
+            let name = if nth == 1 {
+                "?column?".to_owned()
+            } else {
+                format!("?column{nth}?")
+            };
+            *item = SelectItem::ExprWithAlias {
+                expr: expr.clone(),
+                alias: Ident::with_quote('"', name),
+            };
+        }
+    }
+}
+
+/// Whether it writes, within a query's clothes (`WITH … DELETE`, `SELECT INTO`).
+pub(super) fn writes(statement: &mut Statement) -> bool {
+    struct Writes;
+    impl VisitorMut for Writes {
+        type Break = ();
+        fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+            match query.body.as_ref() {
+                SetExpr::Insert(_)
+                | SetExpr::Update(_)
+                | SetExpr::Delete(_)
+                | SetExpr::Merge(_) => ControlFlow::Break(()),
+                SetExpr::Select(select) if select.into.is_some() => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    statement.visit(&mut Writes).is_break()
 }
 
 /// `information_schema.columns` with PostgreSQL's types stands in `pg_catalog`.
