@@ -7,6 +7,8 @@ use std::time::Duration;
 use headroom_core::units::{UnitError, parse_duration, parse_size};
 use serde::{Deserialize, Serialize};
 
+use crate::store::Keep;
+
 /// Address served when none is configured.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7071";
 /// Address of the PostgreSQL port when none is configured.
@@ -25,6 +27,10 @@ pub const DEFAULT_GROUP_COMMIT: &str = "200ms";
 pub const DEFAULT_GROUP_BYTES: &str = "1 MiB";
 /// Bytes of rows in memory at which batches are refused.
 pub const DEFAULT_HOT_LIMIT: &str = "512 MiB";
+/// How long rows are kept as they were sent.
+pub const DEFAULT_KEEP: &str = "7d";
+/// How long roll-ups are kept.
+pub const DEFAULT_KEEP_ROLLUPS: &str = "365d";
 /// Memory of all running queries together.
 pub const DEFAULT_QUERY_MEMORY: &str = "512 MiB";
 /// Longest run time of one query.
@@ -64,6 +70,10 @@ pub struct Raw {
     pub group_bytes: String,
     /// Bytes of rows in memory at which batches are refused.
     pub hot_limit: String,
+    /// How long rows are kept as they were sent.
+    pub keep: String,
+    /// How long roll-ups are kept, and the tables of few rows with them.
+    pub keep_rollups: String,
     /// Memory of all running queries together.
     pub query_memory: String,
     /// Longest run time of one query.
@@ -86,6 +96,8 @@ impl Default for Raw {
             group_commit: DEFAULT_GROUP_COMMIT.into(),
             group_bytes: DEFAULT_GROUP_BYTES.into(),
             hot_limit: DEFAULT_HOT_LIMIT.into(),
+            keep: DEFAULT_KEEP.into(),
+            keep_rollups: DEFAULT_KEEP_ROLLUPS.into(),
             query_memory: DEFAULT_QUERY_MEMORY.into(),
             query_timeout: DEFAULT_QUERY_TIMEOUT.into(),
         }
@@ -113,6 +125,8 @@ pub struct Config {
     pub group_bytes: u64,
     /// Bytes of rows in memory at which batches are refused.
     pub hot_limit: u64,
+    /// How long rows are kept.
+    pub keep: Keep,
     /// Memory of all running queries together, bytes.
     pub query_memory: u64,
     /// Longest run time of one query.
@@ -197,6 +211,7 @@ impl Raw {
             group_commit: duration("group_commit", &self.group_commit)?,
             group_bytes: at_least("group_bytes", &self.group_bytes, 1)?,
             hot_limit: at_least("hot_limit", &self.hot_limit, 64 << 10)?,
+            keep: kept(&self.keep, &self.keep_rollups)?,
             query_memory: at_least("query_memory", &self.query_memory, 16 << 20)?,
             query_timeout: positive("query_timeout", &self.query_timeout)?,
         })
@@ -243,6 +258,27 @@ impl Raw {
             tls,
         }))
     }
+}
+
+/// Late rows come for a day, and are rolled up together with the others.
+const LEAST_KEEP: Duration = Duration::from_secs(2 * 86_400);
+
+fn kept(raw: &str, rollups: &str) -> Result<Keep, ConfigError> {
+    let keep = Keep {
+        raw: duration("keep", raw)?,
+        rollups: duration("keep_rollups", rollups)?,
+    };
+    let range = |key, problem| Err(ConfigError::Range { key, problem });
+    if keep.raw < LEAST_KEEP {
+        return range(
+            "keep",
+            "is less than \"2d\": late rows of a day could not be rolled up",
+        );
+    }
+    if keep.rollups < keep.raw {
+        return range("keep_rollups", "is less than keep; give at least as much");
+    }
+    Ok(keep)
 }
 
 fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {
@@ -310,6 +346,8 @@ mod tests {
         assert!(broken.starts_with("collector.pg_cert: "), "{broken}");
         assert!(bad(|r| r.flush = "soon".into()).starts_with("collector.flush: "));
         assert!(bad(|r| r.query_timeout = "0s".into()).starts_with("collector.query_timeout: "));
+        assert!(bad(|r| r.keep = "1d".into()).starts_with("collector.keep: "));
+        assert!(bad(|r| r.keep_rollups = "3d".into()).starts_with("collector.keep_rollups: "));
         assert!(bad(|r| r.hot_limit = "1 B".into()).starts_with("collector.hot_limit: "));
     }
 }

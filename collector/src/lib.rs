@@ -15,6 +15,7 @@ mod lock;
 mod merger;
 mod offline;
 mod query;
+mod rollup;
 mod schema;
 mod server;
 mod service;

@@ -1,17 +1,19 @@
-//! Brings small files together and deletes those that were replaced.
+//! Brings small files together, rolls up, lets go of what is too old, and
+//! deletes the files of which nothing is left.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use headroom_core::metric::TABLES;
+use headroom_core::rollup::stored;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::Error;
 use crate::error::chain;
 use crate::query;
-use crate::store::{DataFile, FileWriter, Merge, Store, due};
+use crate::rollup::Roller;
+use crate::store::{DataFile, FileWriter, Merge, Store, due, usage};
 
 /// How often it is looked whether a merge is due.
 const LOOK: Duration = Duration::from_secs(60);
@@ -21,24 +23,63 @@ const MEMORY: usize = 256 << 20;
 /// How long a replaced file stays for readers that still have its name, those
 /// of other programs too.
 pub const KEEP_REPLACED: Duration = Duration::from_secs(2 * 3600);
+/// How long entries of a table's log stay that a checkpoint replaces.
+const KEEP_LOG: Duration = Duration::from_secs(24 * 3600);
+/// How often it is told what the tables take.
+const TELL: Duration = Duration::from_secs(3600);
 
 /// Starts the task that merges until `stopping`.
 pub fn start(store: &Arc<Store>, mut stopping: watch::Receiver<bool>) -> JoinHandle<()> {
     let store = Arc::clone(store);
     tokio::spawn(async move {
+        let mut roller = Roller::default();
+        let mut told: Option<tokio::time::Instant> = None;
         loop {
             tokio::select! {
                 _ = stopping.wait_for(|s| *s) => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            merge_all(&store, now_us(), &|| *stopping.borrow()).await;
-            for (table, declared) in TABLES.iter().enumerate() {
-                if let Err(error) = store.delete_replaced(table, KEEP_REPLACED).await {
-                    tracing::warn!(table = declared.name, error = %chain(&error), "replaced files not deleted");
-                }
+            let stop = || *stopping.borrow();
+            merge_all(&store, now_us(), &stop).await;
+            roller.roll_all(&store, now_us(), &stop).await;
+            if stop() {
+                return;
+            }
+            roller.retire_all(&store, now_us()).await;
+            clear(&store).await;
+            if told.is_none_or(|at| at.elapsed() >= TELL) {
+                told = Some(tokio::time::Instant::now());
+                tell(&store);
             }
         }
     })
+}
+
+/// Deletes what no table and no reader needs any more.
+async fn clear(store: &Store) {
+    for (table, declared) in stored().iter().enumerate() {
+        if let Err(error) = store.delete_replaced(table, KEEP_REPLACED).await {
+            tracing::warn!(table = declared.name, error = %chain(&error), "replaced files not deleted");
+        }
+        if let Err(error) = store.shorten(table, KEEP_LOG).await {
+            tracing::warn!(table = declared.name, error = %chain(&error), "log of the table not shortened");
+        }
+    }
+}
+
+/// Says what the tables take, and what they will.
+fn tell(store: &Store) {
+    let all = usage(&store.snapshot(), &store.keep());
+    let (bytes, rows) = all
+        .iter()
+        .fold((0, 0), |(b, r), u| (b + u.bytes, r + u.rows));
+    let predicted: f64 = all.iter().filter_map(|u| u.predicted_bytes).sum();
+    tracing::info!(
+        bytes,
+        rows,
+        predicted_bytes = predicted.round(),
+        "what the tables take"
+    );
 }
 
 /// Every merge that is due at that time, µs since 1970 UTC, until it is to
@@ -46,7 +87,7 @@ pub fn start(store: &Arc<Store>, mut stopping: watch::Receiver<bool>) -> JoinHan
 /// call.
 pub async fn merge_all(store: &Store, now_us: i64, stop: &(dyn Fn() -> bool + Sync)) -> u64 {
     let mut merges = 0;
-    for (table, declared) in TABLES.iter().enumerate() {
+    for (table, declared) in stored().iter().enumerate() {
         while let Some(merge) = due(&store.snapshot().tables[table].files, now_us) {
             match run(store, table, &merge, stop).await {
                 Ok(()) if stop() => return merges,
@@ -67,7 +108,7 @@ async fn run(
     merge: &Merge,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), Error> {
-    let name = TABLES[table].name;
+    let name = stored()[table].name;
     let failed = || Error::table("merge files of", name);
     let files: Vec<Arc<DataFile>> = {
         let live = &store.snapshot().tables[table].files;
@@ -78,7 +119,7 @@ async fn run(
         return Ok(());
     }
     let dir = store.table_dir(table);
-    let mut writer = FileWriter::create(TABLES[table], &dir, &merge.date, merge.generation)?;
+    let mut writer = FileWriter::create(stored()[table], &dir, &merge.date, merge.generation)?;
     let mut rows = query::sorted(table, &dir, &files, MEMORY).map_err(failed())?;
     while let Some(batch) = rows.next().await {
         let batch = match batch {
@@ -109,7 +150,7 @@ async fn run(
 }
 
 /// So that one damaged file does not keep the others apart for ever.
-async fn set_aside_unreadable(
+pub async fn set_aside_unreadable(
     store: &Store,
     table: usize,
     files: &[Arc<DataFile>],

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use headroom_core::metric::TABLES;
+use headroom_core::rollup::stored;
 
 use crate::Error;
 use crate::ingest::convert;
@@ -34,7 +34,7 @@ pub async fn offline(data_dir: &Path) -> Result<QueryEngine, Error> {
         Err(error) => tracing::warn!(lsn, %error, "batch in the log left out"),
     })?;
     let mut tables = Vec::new();
-    for (i, table) in TABLES.iter().enumerate() {
+    for (i, table) in stored().iter().enumerate() {
         let mut rows = TableRows::default();
         let mut position = 0;
         if let Some(delta) = DeltaLog::open_existing(table, &root.join(table.name)).await? {
@@ -77,12 +77,12 @@ impl Rows for Offline {
     }
 
     fn table_dir(&self, table: usize) -> PathBuf {
-        self.root.join(TABLES[table].name)
+        self.root.join(stored()[table].name)
     }
 
     async fn set_aside(&self, table: usize, path: &str) -> bool {
         tracing::warn!(
-            table = TABLES[table].name,
+            table = stored()[table].name,
             path,
             "unreadable file left out of the answer"
         );

@@ -12,6 +12,7 @@ mod provider;
 mod session;
 mod sorted;
 mod verify;
+mod views;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ pub use error::QueryError;
 pub use sorted::sorted;
 pub use verify::readable;
 
-use crate::store::{Snapshot, Store};
+use crate::store::{Keep, Snapshot, Store};
 
 /// Where the engine reads.
 #[async_trait]
@@ -34,6 +35,10 @@ pub trait Rows: Send + Sync {
     fn table_dir(&self, table: usize) -> PathBuf;
     /// Takes note of a file that can't be read; tells whether it was live.
     async fn set_aside(&self, table: usize, path: &str) -> bool;
+    /// How long rows are kept.
+    fn keep(&self) -> Keep {
+        Keep::default()
+    }
 }
 
 #[async_trait]
@@ -44,6 +49,10 @@ impl Rows for Store {
 
     fn table_dir(&self, table: usize) -> PathBuf {
         Self::table_dir(self, table)
+    }
+
+    fn keep(&self) -> Keep {
+        Self::keep(self)
     }
 
     async fn set_aside(&self, table: usize, path: &str) -> bool {

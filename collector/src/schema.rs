@@ -9,17 +9,18 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use headroom_core::batch::{Chunk, ColumnData};
-use headroom_core::metric::{Column, Kind, TABLES, Table};
+use headroom_core::metric::{Column, Kind, Table};
+use headroom_core::rollup::stored;
 
 use crate::Error;
 
-/// Schemas of [`TABLES`], in their order.
+/// Schemas of [`stored`], in its order.
 static SCHEMAS: LazyLock<Vec<SchemaRef>> =
-    LazyLock::new(|| TABLES.iter().map(|t| Arc::new(declare(t))).collect());
+    LazyLock::new(|| stored().iter().map(|t| Arc::new(declare(t))).collect());
 
-/// Position of a table in [`TABLES`].
+/// Position of a table in [`stored`].
 pub fn index(table: &'static Table) -> usize {
-    TABLES
+    stored()
         .iter()
         .position(|t| t.name == table.name)
         .unwrap_or_default()

@@ -115,7 +115,7 @@ pub async fn run(
 }
 
 async fn open(config: &Config) -> Result<(Arc<Store>, Arc<Mutex<Wal>>, Recovery), Error> {
-    let store = Store::open(&config.data_dir).await?;
+    let store = Store::open(&config.data_dir).await?.keeping(config.keep);
     let layout = Layout {
         dir: config.data_dir.join("log"),
         quarantine: config.data_dir.join("quarantine"),

@@ -7,9 +7,12 @@
 mod delta;
 mod flush;
 pub mod hot;
+mod hours;
+mod late;
 mod merge;
 mod parquet;
 mod replace;
+mod retain;
 mod stats;
 mod tidy;
 
@@ -20,11 +23,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use arrow::array::RecordBatch;
 use headroom_core::metric::{TABLES, Table};
+use headroom_core::rollup::stored;
 
-pub use delta::{DeltaLog, TableLog};
+pub use delta::{Change as Exchange, DeltaLog, TableLog};
 pub use hot::HotBatch;
+pub use hours::{Hours, hour_of, read as hours_of};
+use late::LateLog;
 pub use merge::{Merge, due};
-pub use parquet::FileWriter;
+pub use parquet::{FileWriter, NewFile, date};
+pub use retain::{Keep, Usage, usage};
 pub use stats::Bounds;
 
 use crate::Error;
@@ -76,7 +83,7 @@ impl TableRows {
     }
 }
 
-/// The rows of all tables at one moment, in the order of [`TABLES`].
+/// The rows of all tables at one moment, in the order of [`stored`].
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// One entry a table.
@@ -120,11 +127,12 @@ pub struct Store {
     flush: tokio::sync::Mutex<()>,
     hot_bytes: AtomicU64,
     quarantined: AtomicU64,
+    keep: Keep,
 }
 
 /// One table at the start.
 struct Opened {
-    log: DeltaLog,
+    log: Arc<dyn TableLog>,
     rows: TableRows,
     position: Lsn,
     /// Whether its newest commit was torn.
@@ -132,12 +140,12 @@ struct Opened {
 }
 
 impl Opened {
-    async fn of(table: &'static Table, root: &Path, quarantine: &Path) -> Result<Self, Error> {
+    async fn of(table: &'static Table, root: PathBuf, quarantine: PathBuf) -> Result<Self, Error> {
         let dir = root.join(table.name);
-        let torn = tidy::repair_log(&dir, quarantine)?;
-        let log = DeltaLog::open(table, &dir).await?;
+        let torn = tidy::repair_log(&dir, &quarantine)?;
+        let log = open_log(table, &dir).await?;
         let files = log.files().await?;
-        tidy::remove_dead(&log, &dir, &files, crate::merger::KEEP_REPLACED).await?;
+        tidy::remove_dead(log.as_ref(), &dir, &files, crate::merger::KEEP_REPLACED).await?;
         Ok(Self {
             position: log.position().await?,
             rows: TableRows {
@@ -148,6 +156,17 @@ impl Opened {
             torn,
         })
     }
+}
+
+/// Roll-ups are made when there is something to put in: most of a first start
+/// would be spent on creating them.
+async fn open_log(table: &'static Table, dir: &Path) -> Result<Arc<dyn TableLog>, Error> {
+    let sent = TABLES.iter().any(|t| t.name == table.name);
+    Ok(if sent {
+        Arc::new(DeltaLog::open(table, dir).await?)
+    } else {
+        Arc::new(LateLog::open(table, dir).await?)
+    })
 }
 
 /// What a change of the snapshot must keep in step with it.
@@ -169,15 +188,18 @@ impl Store {
     /// A table can't be read or created.
     pub async fn open(data_dir: &Path) -> Result<Self, Error> {
         let (root, quarantine) = (data_dir.join("tables"), data_dir.join("quarantine"));
-        // Together: one after the other they wait for the disk 31 times.
-        let opened = TABLES.iter().map(|t| Opened::of(t, &root, &quarantine));
-        let opened = futures::future::try_join_all(opened).await?;
+        // Together: one after the other they wait for the disk 72 times, and
+        // half of the time is spent on reading their logs.
+        let tasks = stored().iter().map(|table| {
+            let opened = Opened::of(table, root.clone(), quarantine.clone());
+            let task = tokio::spawn(opened);
+            async move { task.await.map_err(Error::table("open", table.name))? }
+        });
+        let opened = futures::future::try_join_all(tasks).await?;
         let quarantined = opened.iter().map(|t| u64::from(t.torn)).sum();
-        let committed = opened.iter().map(|t| t.position).collect();
-        let (logs, tables) = opened
-            .into_iter()
-            .map(|t| (Arc::new(t.log) as Arc<dyn TableLog>, t.rows))
-            .unzip();
+        let sent = opened.iter().take(TABLES.len());
+        let committed = sent.map(|t| t.position).collect();
+        let (logs, tables) = opened.into_iter().map(|t| (t.log, t.rows)).unzip();
         Ok(Self {
             root,
             quarantine,
@@ -191,6 +213,7 @@ impl Store {
             flush: tokio::sync::Mutex::new(()),
             hot_bytes: AtomicU64::new(0),
             quarantined: AtomicU64::new(quarantined),
+            keep: Keep::default(),
         })
     }
 
@@ -201,7 +224,7 @@ impl Store {
 
     /// Directory of a table.
     pub fn table_dir(&self, table: usize) -> PathBuf {
-        self.root.join(TABLES[table].name)
+        self.root.join(stored()[table].name)
     }
 
     /// Bytes of rows in memory.
@@ -251,13 +274,13 @@ impl Store {
         }
         self.quarantined.fetch_add(1, Ordering::Relaxed);
         tracing::error!(
-            table = TABLES[table].name,
+            table = stored()[table].name,
             path,
             "unreadable file set aside, its rows are lost to queries"
         );
         tidy::keep_copy(
             &self.table_dir(table).join(path),
-            TABLES[table].name,
+            stored()[table].name,
             &self.quarantine,
         );
         self.logs[table].remove(path).await?;

@@ -7,5 +7,6 @@
 pub mod batch;
 pub mod hist;
 pub mod metric;
+pub mod rollup;
 pub mod rows;
 pub mod units;

@@ -61,6 +61,42 @@ impl Unit {
     }
 }
 
+/// What becomes of a column when the windows of a step become one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Roll {
+    /// Not kept.
+    Drop,
+    /// Rows of one value are rolled up apart from those of another.
+    Key,
+    /// Sum of the values that are known; of integers.
+    Sum,
+    /// Greatest value that is known.
+    Max,
+    /// Least value that is known.
+    Min,
+    /// Latest value that is known.
+    Last,
+    /// Histograms are added up.
+    Merge,
+    /// Becomes two columns or three: the mean over time, the greatest value as
+    /// `NAME_max`, and for a nullable one the time known as `NAME_known_ns`.
+    Amount,
+    /// Mean of the known values, each weighted by that column.
+    Mean {
+        /// Column of the weights, ns.
+        weight: &'static str,
+    },
+    /// Computed again from sums, never averaged: `over / (under * times)`.
+    Ratio {
+        /// Column whose sum is divided.
+        over: &'static str,
+        /// Column by whose sum it is divided.
+        under: &'static str,
+        /// Column by which `under` is multiplied, window by window, before.
+        times: Option<&'static str>,
+    },
+}
+
 /// One stored column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -72,6 +108,8 @@ pub struct Column {
     pub nullable: bool,
     /// Unit of the values.
     pub unit: Unit,
+    /// What becomes of it in a roll-up.
+    pub roll: Roll,
     /// What the value means.
     pub description: &'static str,
 }
@@ -97,7 +135,8 @@ impl Table {
     }
 }
 
-/// Every stored table.
+/// Every table that agents and services send; [`crate::rollup::stored`] has
+/// those too that the store makes of them.
 pub const TABLES: &[&Table] = &[
     &crate::rows::VCPUS,
     &crate::rows::VMS,
@@ -132,7 +171,7 @@ pub const TABLES: &[&Table] = &[
     &crate::rows::VM_MEMORY,
 ];
 
-/// The table of that name.
+/// The table of that name that agents and services send.
 #[must_use]
 pub fn table(name: &str) -> Option<&'static Table> {
     TABLES.iter().copied().find(|t| t.name == name)

@@ -42,9 +42,50 @@ macro_rules! kind {
     };
 }
 
+macro_rules! roll {
+    () => {
+        Roll::Drop
+    };
+    (key) => {
+        Roll::Key
+    };
+    (sum) => {
+        Roll::Sum
+    };
+    (max) => {
+        Roll::Max
+    };
+    (min) => {
+        Roll::Min
+    };
+    (last) => {
+        Roll::Last
+    };
+    (merge) => {
+        Roll::Merge
+    };
+    (amount) => {
+        Roll::Amount
+    };
+    ($over:ident / $under:ident) => {
+        Roll::Ratio {
+            over: stringify!($over),
+            under: stringify!($under),
+            times: None,
+        }
+    };
+    ($over:ident / $under:ident * $times:ident) => {
+        Roll::Ratio {
+            over: stringify!($over),
+            under: stringify!($under),
+            times: Some(stringify!($times)),
+        }
+    };
+}
+
 macro_rules! table {
     ($static:ident $name:literal, $row:ident, sort [$($sort:literal),+], $description:literal;
-     $($field:ident: $kind:ident $unit:ident $text:literal;)+) => {
+     $($field:ident: $kind:ident $unit:ident $([$($roll:tt)+])? $text:literal;)+) => {
         #[doc = $description]
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct $row {
@@ -60,6 +101,7 @@ macro_rules! table {
                 kind: kind!($kind).0,
                 nullable: kind!($kind).1,
                 unit: Unit::$unit,
+                roll: roll!($($($roll)+)?),
                 description: $text,
             },)+],
             sort: &[$($sort),+],

@@ -11,13 +11,15 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::functions::datetime::date_bin;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
-use headroom_core::metric::{TABLES, Table};
+use headroom_core::metric::Table;
+use headroom_core::rollup::stored;
 use headroom_core::rows::{VM_DISKS, VM_MEMORY, VM_NUMA, VM_QUEUES};
 
 use super::Rows;
 use super::hist::{hist_count, hist_merge, hist_quantile};
 use super::pg_catalog;
 use super::provider::HotAndStored;
+use super::views;
 use crate::schema;
 use crate::store::Snapshot;
 
@@ -96,7 +98,7 @@ pub async fn context(
     context.register_udf(date_bin().as_ref().clone().with_aliases(["time_bucket"]));
     pg_catalog::register(&context)?;
     let snapshot: Arc<Snapshot> = rows.snapshot();
-    let all = TABLES.iter().map(|table| (table.name, *table));
+    let all = stored().iter().map(|table| (table.name, *table));
     for (name, table) in all.chain(ALSO.iter().copied()) {
         let i = schema::index(table);
         context.register_table(
@@ -109,14 +111,21 @@ pub async fn context(
         )?;
     }
     context.register_table("column_comments", Arc::new(comments()?))?;
+    context.register_table(
+        "store_usage",
+        Arc::new(views::store_usage(&snapshot, &rows.keep())?),
+    )?;
     context.sql(RECOMMENDATIONS).await?;
+    for view in views::VIEWS {
+        context.sql(view).await?;
+    }
     Ok(context)
 }
 
 /// Table `column_comments`: unit and description of every column.
 fn comments() -> Result<MemTable> {
     let all = || {
-        let all = TABLES.iter().map(|table| (table.name, *table));
+        let all = stored().iter().map(|table| (table.name, *table));
         all.chain(ALSO.iter().copied())
             .flat_map(|(name, t)| t.columns.iter().map(move |c| (name, c)))
     };

@@ -15,7 +15,7 @@ use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr, expressions::col}
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionContext;
-use headroom_core::metric::TABLES;
+use headroom_core::rollup::stored;
 
 use super::{session, verify};
 use crate::schema;
@@ -35,7 +35,7 @@ pub fn sorted(
     memory: usize,
 ) -> Result<SendableRecordBatchStream> {
     let schema = schema::schema(table);
-    let by = TABLES[table].sort.iter().map(|name| {
+    let by = stored()[table].sort.iter().map(|name| {
         let options = SortOptions::default();
         Ok(PhysicalSortExpr::new(col(name, &schema)?, options))
     });

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use headroom_core::metric::TABLES;
+use headroom_core::rollup::stored;
 
 use super::{Limits, QueryEngine, QueryError, Rows, session};
 use crate::ingest::convert;
@@ -28,7 +28,7 @@ impl Rows for Memory {
 
 fn engine(batches: u64) -> QueryEngine {
     let mut snapshot = Snapshot {
-        tables: vec![TableRows::default(); TABLES.len()],
+        tables: vec![TableRows::default(); stored().len()],
     };
     for seq in 1..=batches {
         for (table, rows) in convert::wire(&batch("a", 1, seq, 4)).unwrap().chunks {

@@ -1,9 +1,12 @@
 //! A table's log: which files make up the table, and up to which position of
 //! the write-ahead log they reach.
 
+mod clean;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
@@ -59,13 +62,12 @@ pub trait TableLog: Send + Sync {
     /// The log can't be written.
     async fn remove(&self, path: &str) -> Result<(), Error>;
 
-    /// Puts files with the same rows in the place of others, in one commit
-    /// that changes no data.
+    /// Puts files in the place of others, in one commit.
     ///
     /// # Errors
     /// The commit may or may not be there: call [`TableLog::reload`] and look
     /// at the files.
-    async fn replace(&self, old: &[String], new: &[NewFile]) -> Result<(), Error>;
+    async fn replace(&self, old: &[String], new: &[NewFile], change: Change) -> Result<(), Error>;
 
     /// Files taken out lately, with the time, ms since 1970 UTC.
     ///
@@ -78,6 +80,22 @@ pub trait TableLog: Send + Sync {
     /// # Errors
     /// The log can't be read.
     async fn reload(&self) -> Result<(), Error>;
+
+    /// Keeps the log itself short: entries older than `keep` go once a
+    /// checkpoint holds what they tell.
+    ///
+    /// # Errors
+    /// The log can't be read or written; nothing is lost.
+    async fn shorten(&self, keep: Duration) -> Result<(), Error>;
+}
+
+/// What a replacement of files does to the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing: the same ones lie in other files.
+    Layout,
+    /// There are others after it, or fewer.
+    Rows,
 }
 
 /// A Delta table on the local disk.
@@ -194,6 +212,10 @@ impl DeltaLog {
     ) -> Result<(), Error> {
         let mut delta = self.state.lock().await;
         let failed = || Error::table("commit to", self.table.name);
+        // The log is shortened by us, once what replaces it is synced.
+        let properties = properties
+            .with_create_checkpoint(false)
+            .with_cleanup_expired_logs(Some(false));
         let done = CommitBuilder::from(properties)
             .with_actions(actions)
             .build(
@@ -256,16 +278,6 @@ impl TableLog for DeltaLog {
     async fn sync(&self) -> Result<(), Error> {
         let version = self.state.lock().await.version().unwrap_or(0);
         let log = self.dir.join("_delta_log");
-        // Every 100th commit writes a checkpoint beside it.
-        for name in [
-            format!("{version:020}.checkpoint.parquet"),
-            "_last_checkpoint".into(),
-        ] {
-            let path = log.join(name);
-            if path.exists() {
-                tidy::sync_commit(&path)?;
-            }
-        }
         tidy::sync_commit(&log.join(format!("{version:020}.json")))
     }
 
@@ -280,20 +292,26 @@ impl TableLog for DeltaLog {
         self.sync().await
     }
 
-    async fn replace(&self, old: &[String], new: &[NewFile]) -> Result<(), Error> {
-        let mut actions = self.removals(old, false).await?;
+    async fn replace(&self, old: &[String], new: &[NewFile], change: Change) -> Result<(), Error> {
+        let data_change = change == Change::Rows;
+        let mut actions = self.removals(old, data_change).await?;
         let added = new.iter().map(|file| {
             let add = add(self.table, file);
-            Action::Add(Add {
-                data_change: false,
-                ..add
-            })
+            Action::Add(Add { data_change, ..add })
         });
         actions.extend(added);
         let size: u64 = new.iter().map(|file| file.size).sum();
-        let operation = DeltaOperation::Optimize {
-            predicate: None,
-            target_size: i64::try_from(size).unwrap_or(i64::MAX),
+        let operation = match change {
+            Change::Layout => DeltaOperation::Optimize {
+                predicate: None,
+                target_size: i64::try_from(size).unwrap_or(i64::MAX),
+            },
+            Change::Rows if new.is_empty() => DeltaOperation::Delete { predicate: None },
+            Change::Rows => DeltaOperation::Write {
+                mode: SaveMode::Append,
+                partition_by: Some(vec!["date".into()]),
+                predicate: None,
+            },
         };
         self.commit(actions, CommitProperties::default(), operation)
             .await
@@ -321,6 +339,11 @@ impl TableLog for DeltaLog {
             .update_state()
             .await
             .map_err(Error::table("read again", self.table.name))
+    }
+
+    async fn shorten(&self, keep: Duration) -> Result<(), Error> {
+        let mut delta = self.state.lock().await;
+        clean::shorten(&mut delta, self.table, &self.dir, keep).await
     }
 }
 

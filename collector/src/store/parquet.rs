@@ -17,6 +17,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 
 use super::hot::HotBatch;
+use super::hours::{self, Hours};
 use super::stats::Bounds;
 use crate::Error;
 use crate::schema;
@@ -118,6 +119,7 @@ pub fn write(table: &'static Table, dir: &Path, day: &Day) -> Result<NewFile, Er
 pub struct FileWriter {
     table: &'static Table,
     file: NewFile,
+    hours: Hours,
     writer: Option<ArrowWriter<File>>,
 }
 
@@ -148,6 +150,7 @@ impl FileWriter {
                 bounds: Bounds::default(),
                 temporary,
             },
+            hours: Hours::new(),
             writer: None,
         };
         let writer = ArrowWriter::try_new(file, schema, Some(properties(table)));
@@ -164,6 +167,7 @@ impl FileWriter {
         if let Some(writer) = &mut self.writer {
             writer.write(rows).map_err(failed)?;
         }
+        hours::count(rows, &mut self.hours);
         self.file.bounds.widen(Bounds::of(self.table, rows));
         Ok(())
     }
@@ -173,9 +177,11 @@ impl FileWriter {
     /// # Errors
     /// The disk is full or fails.
     pub fn finish(mut self) -> Result<NewFile, Error> {
-        if let Some(writer) = self.writer.take()
-            && let Err(error) = writer.close()
-        {
+        let closed = self.writer.take().map(|mut writer| {
+            writer.append_key_value_metadata(hours::note(&self.hours));
+            writer.close()
+        });
+        if let Some(Err(error)) = closed {
             let _ = fs::remove_file(&self.file.temporary);
             return Err(Error::table("write a file of", self.table.name)(error));
         }
@@ -279,7 +285,8 @@ fn sorting(table: &Table) -> Vec<SortingColumn> {
     table.sort.iter().filter_map(index).map(column).collect()
 }
 
-fn date(day: i64) -> String {
+/// `YYYY-MM-DD` of a day since 1970.
+pub fn date(day: i64) -> String {
     let days = i32::try_from(day).unwrap_or(0);
     let date =
         time::Date::from_julian_day(2_440_588_i32.saturating_add(days)).unwrap_or(time::Date::MIN);

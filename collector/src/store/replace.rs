@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::flush::{is_injected, step};
 use super::parquet::{self, NewFile};
-use super::{DataFile, Snapshot, Step, Store, tidy};
+use super::{DataFile, Exchange, Snapshot, Step, Store, tidy};
 use crate::Error;
 
 impl Store {
@@ -24,21 +24,43 @@ impl Store {
         old: &[Arc<DataFile>],
         new: NewFile,
     ) -> Result<(), Error> {
+        self.exchange(table, old, vec![new], Exchange::Layout).await
+    }
+
+    /// Takes files out of a table and puts others in, in one commit: readers
+    /// see all of it or nothing.
+    ///
+    /// # Errors
+    /// As [`Store::replace`].
+    pub async fn exchange(
+        &self,
+        table: usize,
+        old: &[Arc<DataFile>],
+        new: Vec<NewFile>,
+        change: Exchange,
+    ) -> Result<(), Error> {
         let _alone = self.flush.lock().await;
         let (dir, log) = (self.table_dir(table), &self.logs[table]);
-        if let Err(error) = self.publish(table, old, &new) {
+        let discard = || new.iter().for_each(|file| parquet::discard(&dir, file));
+        if let Err(error) = self.publish(table, old, &new, change) {
             if !is_injected(&error) {
-                parquet::discard(&dir, &new);
+                discard();
             }
             return Err(error);
         }
         let paths: Vec<String> = old.iter().map(|file| file.path.clone()).collect();
-        if let Err(error) = log.replace(&paths, std::slice::from_ref(&new)).await {
-            // While it is not known whether the commit is there, the file
-            // stays: if it is not, the file goes as an orphan later.
+        if let Err(error) = log.replace(&paths, &new, change).await {
+            // While it is not known whether the commit is there, the files
+            // stay: if it is not, they go as orphans later.
             log.reload().await?;
-            if log.files().await?.iter().all(|file| file.path != new.path) {
-                parquet::discard(&dir, &new);
+            let live = log.files().await?;
+            let there = |path: &str| live.iter().any(|file| file.path == path);
+            let done = match new.first() {
+                Some(file) => there(&file.path),
+                None => !paths.iter().any(|path| there(path)),
+            };
+            if !done {
+                discard();
                 return Err(error);
             }
         }
@@ -52,29 +74,44 @@ impl Store {
         next.tables[table].files = Arc::new(files);
         self.snapshot.store(Arc::new(next));
         if let Err(error) = synced {
-            tracing::warn!(error = %crate::error::chain(&error), "commit of a merge not synced; replaced files stay");
+            tracing::warn!(error = %crate::error::chain(&error), "commit of replaced files not synced");
         }
         Ok(())
     }
 
-    fn publish(&self, table: usize, old: &[Arc<DataFile>], new: &NewFile) -> Result<(), Error> {
+    fn publish(
+        &self,
+        table: usize,
+        old: &[Arc<DataFile>],
+        new: &[NewFile],
+        change: Exchange,
+    ) -> Result<(), Error> {
         let dir = self.table_dir(table);
         step(Step::Written, &dir)?;
-        self.check(table, old, new)?;
-        parquet::publish(&dir, new)?;
+        self.check(table, old, new, change)?;
+        for file in new {
+            parquet::publish(&dir, file)?;
+        }
         step(Step::Named, &dir)
     }
 
-    fn check(&self, table: usize, old: &[Arc<DataFile>], new: &NewFile) -> Result<(), Error> {
+    fn check(
+        &self,
+        table: usize,
+        old: &[Arc<DataFile>],
+        new: &[NewFile],
+        change: Exchange,
+    ) -> Result<(), Error> {
         let live = &self.snapshot.load().tables[table].files;
-        let name = headroom_core::metric::TABLES[table].name;
+        let name = headroom_core::rollup::stored()[table].name;
         if !old.iter().all(|o| live.iter().any(|f| f.path == o.path)) {
             let told = "an input was taken out of the table meanwhile";
-            return Err(Error::table("merge files of", name)(told));
+            return Err(Error::table("replace files of", name)(told));
         }
         let rows: u64 = old.iter().map(|file| file.bounds.rows).sum();
-        if rows != new.bounds.rows {
-            let told = format!("{rows} rows went in and {} came out", new.bounds.rows);
+        let made: u64 = new.iter().map(|file| file.bounds.rows).sum();
+        if change == Exchange::Layout && rows != made {
+            let told = format!("{rows} rows went in and {made} came out");
             return Err(Error::table("merge files of", name)(told));
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::tests::harness::{ALL_VCPUS, PATIENCE, T0, batch, files, number, vcpu_
 use crate::wal::{Layout, RealDisk, Wal};
 
 mod merges;
-mod versions;
+pub mod versions;
 
 /// Stores whose next flush ends at a step, as if the process had died there.
 pub static END_AT: Mutex<Vec<(PathBuf, Step)>> = Mutex::new(Vec::new());
@@ -48,12 +48,12 @@ pub const STEPS: [Step; 6] = [
 ];
 
 /// Store and log as the service opens them.
-struct Opened {
-    store: Arc<Store>,
+pub struct Opened {
+    pub store: Arc<Store>,
     wal: Wal,
 }
 
-async fn open(dir: &Path) -> Opened {
+pub async fn open(dir: &Path) -> Opened {
     let store = Store::open(dir).await.unwrap();
     let layout = Layout {
         dir: dir.join("log"),
@@ -72,13 +72,13 @@ async fn open(dir: &Path) -> Opened {
 }
 
 impl Opened {
-    fn push(&mut self, wire: &headroom_proto::v1::Batch) {
+    pub fn push(&mut self, wire: &headroom_proto::v1::Batch) {
         let prepared = convert::wire(wire).unwrap();
         let lsns = self.wal.append(&[prepared.entry]).unwrap();
         self.store.append(vec![(lsns[0], prepared.chunks)]);
     }
 
-    async fn flush_and_trim(&mut self) -> Result<(), Error> {
+    pub async fn flush_and_trim(&mut self) -> Result<(), Error> {
         let (committed, outcome) = self.store.flush().await;
         self.wal.trim(committed).unwrap();
         outcome
@@ -88,7 +88,7 @@ impl Opened {
         self.answer(ALL_VCPUS).await
     }
 
-    async fn answer(&self, sql: &str) -> String {
+    pub async fn answer(&self, sql: &str) -> String {
         let engine = QueryEngine::new(
             Arc::clone(&self.store) as _,
             Limits {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,6 +30,7 @@ pub fn repair_log(table_dir: &Path, quarantine: &Path) -> Result<bool, Error> {
             newest = Some(path);
         }
     }
+    drop_torn_checkpoints(&dir)?;
     let Some(path) = newest else { return Ok(false) };
     let text = fs::read(&path).map_err(Error::io("read", &path))?;
     if is_whole(&text) {
@@ -44,6 +46,35 @@ pub fn repair_log(table_dir: &Path, quarantine: &Path) -> Result<bool, Error> {
     keep_copy(&path, &table, quarantine);
     super::parquet::sync_dir(&dir)?;
     Ok(true)
+}
+
+/// Removes checkpoints that a loss of power cut short, and the pointer to
+/// them. What they told still stands in the commits: those are deleted only
+/// when a checkpoint is synced.
+fn drop_torn_checkpoints(log: &Path) -> Result<(), Error> {
+    for path in list(log)? {
+        let checkpoint = path.to_string_lossy().ends_with(".checkpoint.parquet");
+        if checkpoint && !ends_as_parquet(&path).map_err(Error::io("read", &path))? {
+            tracing::warn!(path = %path.display(), "torn checkpoint removed; its commits are there");
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            let pointer = log.join("_last_checkpoint");
+            if pointer.exists() {
+                fs::remove_file(&pointer).map_err(Error::io("remove", &pointer))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn ends_as_parquet(path: &Path) -> std::io::Result<bool> {
+    let mut file = fs::File::open(path)?;
+    if file.metadata()?.len() < 12 {
+        return Ok(false);
+    }
+    let mut tail = [0; 4];
+    file.seek(SeekFrom::End(-4))?;
+    file.read_exact(&mut tail)?;
+    Ok(tail == *b"PAR1")
 }
 
 /// Removes data files that are no part of the table: those that no commit

@@ -1,7 +1,7 @@
 //! Forecasts and recommendations.
 
 use crate::batch::{Cell as _, ColumnData, Row};
-use crate::metric::{Column, Kind, Table, Unit};
+use crate::metric::{Column, Kind, Roll, Table, Unit};
 
 table! {
     FORECASTS "forecasts", ForecastRow, sort ["subject", "metric", "made_at", "ts"], "One step of one forecast.";

@@ -39,7 +39,7 @@
 //! ```
 
 use crate::batch::{Cell as _, ColumnData, Row};
-use crate::metric::{Column, Kind, Table, Unit};
+use crate::metric::{Column, Kind, Roll, Table, Unit};
 
 table! {
     TOPOLOGY "topology", TopologyRow, sort ["host", "cpu", "ts"], "One CPU thread of a host: at start, on change and every ten minutes.";

@@ -1,27 +1,27 @@
 //! Where memory lies and where the vCPUs that use it run.
 
 use crate::batch::{Cell as _, ColumnData, Row};
-use crate::metric::{Column, Kind, Table, Unit};
+use crate::metric::{Column, Kind, Roll, Table, Unit};
 
 table! {
     VM_NUMA "vm_numa", VmNumaRow, sort ["vm_id", "ts"],
     "Remote memory of one VM over one window.";
     ts: time Utc "end of the window";
-    host: text None "host the VM runs on";
-    vm_id: text None "stable id of the VM";
-    vm_name: text None "name of the VM as its platform gives it";
-    window_ns: int Nanoseconds "length of the window";
-    nodes: int Count "NUMA nodes of the host; with one, everything remote is unavailable, not 0";
-    memory_bytes: opt_int Bytes "memory of the VM on all nodes, by the source";
-    remote_bytes: opt_int Bytes "memory far from the vCPUs: each node's bytes times the part of vCPU time spent on other nodes. A guest that keeps to its own virtual nodes has less remote access than this";
+    host: text None [key] "host the VM runs on";
+    vm_id: text None [key] "stable id of the VM";
+    vm_name: text None [last] "name of the VM as its platform gives it";
+    window_ns: int Nanoseconds [sum] "length of the window";
+    nodes: int Count [last] "NUMA nodes of the host; with one, everything remote is unavailable, not 0";
+    memory_bytes: opt_int Bytes [amount] "memory of the VM on all nodes, by the source";
+    remote_bytes: opt_int Bytes [amount] "memory far from the vCPUs: each node's bytes times the part of vCPU time spent on other nodes. A guest that keeps to its own virtual nodes has less remote access than this";
     remote_share: opt_float Ratio "remote_bytes / memory_bytes";
-    elsewhere_bytes: opt_int Bytes "memory on nodes where no vCPU ran in the window: remote whatever the guest does";
-    vcpu_nodes: opt_int Count "nodes on which vCPUs ran in the window";
-    vcpu_time_ns: opt_int Nanoseconds "vCPU time that was charged to nodes, in steps of 10 ms";
-    source: opt_text None "cgroup (memory.numa_stat, and hugetlb's), numa_maps or node (host with one node)";
+    elsewhere_bytes: opt_int Bytes [amount] "memory on nodes where no vCPU ran in the window: remote whatever the guest does";
+    vcpu_nodes: opt_int Count [max] "nodes on which vCPUs ran in the window";
+    vcpu_time_ns: opt_int Nanoseconds [sum] "vCPU time that was charged to nodes, in steps of 10 ms";
+    source: opt_text None [last] "cgroup (memory.numa_stat, and hugetlb's), numa_maps or node (host with one node)";
     age_ns: opt_int Nanoseconds "age of memory_bytes at the end of the window: up to 60 s for numa_maps";
-    read_ns: opt_int Nanoseconds "what reading the source took the last time";
-    reason: opt_text None "why a figure is unavailable";
+    read_ns: opt_int Nanoseconds [max] "what reading the source took the last time";
+    reason: opt_text None [last] "why a figure is unavailable";
 }
 
 table! {

@@ -1,7 +1,7 @@
 //! What takes CPU time from VMs: host tasks, and a hypervisor below the host.
 
 use crate::batch::{Cell as _, ColumnData, Row};
-use crate::metric::{Column, Kind, Table, Unit};
+use crate::metric::{Column, Kind, Roll, Table, Unit};
 
 table! {
     HOST_TASKS "host_tasks", HostTaskRow, sort ["host", "owner_kind", "owner", "ts"],

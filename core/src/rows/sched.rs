@@ -1,7 +1,7 @@
 //! Who had the CPUs, and whom each VM waited for.
 
 use crate::batch::{Cell as _, ColumnData, Row};
-use crate::metric::{Column, Kind, Table, Unit};
+use crate::metric::{Column, Kind, Roll, Table, Unit};
 
 table! {
     BLAME "blame", BlameRow, sort ["vm_id", "ts"], "Time that one VM waited for a CPU while one culprit had it; the rows of a VM and window sum to its ready_ns.";

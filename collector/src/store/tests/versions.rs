@@ -66,7 +66,7 @@ async fn a_table_of_an_older_version_gets_the_new_columns() {
 
 /// The one row of an answer by DuckDB's own reader of Delta tables; `None`
 /// where it is not installed.
-fn by_duckdb(data: &Path, sql: &str) -> Option<serde_json::Value> {
+pub fn by_duckdb(data: &Path, sql: &str) -> Option<serde_json::Value> {
     if !have("duckdb", &[Need::Python]) {
         return None;
     }
