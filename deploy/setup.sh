@@ -63,8 +63,13 @@ need_tests() {
     need_build
     apt_need qemu-system-x86_64 qemu-system-x86
     apt_need chromium chromium
+    # By its path: a psql of another place may be another version.
+    apt_need /usr/bin/psql postgresql-client
+    apt_need openssl openssl
     apt_need /usr/sbin/runqlat libbpf-tools
     apt_need setpriv util-linux
+    # With promtool. Started by the tests, on ports of their own.
+    apt_need promtool prometheus
     apt_need python3 python3
     # The VM lab packs these into its machines: the static busybox, not any.
     apt_need /usr/share/doc/busybox-static busybox-static

@@ -25,6 +25,9 @@ pub const DEFAULT_BUFFER: &str = "32 MiB";
 /// Default of [`Raw::spool_size`]: 60 hours of these.
 pub const DEFAULT_SPOOL_SIZE: &str = "256 MiB";
 
+/// Default of [`Raw::metrics_listen`].
+pub const DEFAULT_METRICS_LISTEN: &str = "127.0.0.1:7070";
+
 /// Section `[agent]` as written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -49,6 +52,10 @@ pub struct Raw {
     pub drop_capabilities: bool,
     /// Labels of VMs, a TOML file; empty: none.
     pub labels: String,
+    /// Address of `/metrics` for Prometheus; empty: none.
+    pub metrics_listen: String,
+    /// Whether it may be another than a loopback address.
+    pub metrics_allow_remote: bool,
 }
 
 impl Default for Raw {
@@ -64,6 +71,8 @@ impl Default for Raw {
             host: String::new(),
             drop_capabilities: true,
             labels: String::new(),
+            metrics_listen: DEFAULT_METRICS_LISTEN.into(),
+            metrics_allow_remote: false,
         }
     }
 }
@@ -91,6 +100,8 @@ pub struct Config {
     pub drop_capabilities: bool,
     /// Labels of VMs, see [`crate::inventory::Rules`]; it need not be there yet.
     pub labels: Option<PathBuf>,
+    /// Address of `/metrics`.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// A key of the configuration is wrong.
@@ -137,6 +148,7 @@ impl Raw {
             slots: slots(self.slots)?,
             host: host(self.host)?,
             labels: labels(&self.labels)?,
+            metrics_listen: metrics_listen(&self.metrics_listen, self.metrics_allow_remote)?,
             data_dir: self.data_dir,
             drop_capabilities: self.drop_capabilities,
         })
@@ -266,6 +278,27 @@ fn labels(text: &str) -> Result<Option<PathBuf>, ConfigError> {
     }
 }
 
+fn metrics_listen(text: &str, remote: bool) -> Result<Option<SocketAddr>, ConfigError> {
+    let key = "agent.metrics_listen";
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let remedy = "write it like \"127.0.0.1:7070\", or \"\" for no metrics";
+    match text.parse::<SocketAddr>() {
+        Err(_) => Err(error(
+            key,
+            format!("{text:?} is no address and port"),
+            remedy,
+        )),
+        Ok(address) if address.ip().is_loopback() || remote => Ok(Some(address)),
+        Ok(_) => Err(error(
+            key,
+            format!("{text:?} is no loopback address and the port has no TLS and no login"),
+            "use 127.0.0.1, or set metrics_allow_remote = true on a network you trust",
+        )),
+    }
+}
+
 fn error(key: &str, problem: String, remedy: &'static str) -> ConfigError {
     ConfigError {
         key: key.into(),
@@ -307,6 +340,12 @@ mod tests {
         check("agent.slots: ", |r| r.slots = 0);
         check("agent.host: ", |r| r.host = "a/b".into());
         check("agent.labels: ", |r| r.labels = "labels.toml".into());
+        check("agent.metrics_listen: ", |r| {
+            r.metrics_listen = "7070".into()
+        });
+        check("agent.metrics_listen: ", |r| {
+            r.metrics_listen = "0.0.0.0:7070".into();
+        });
     }
 
     #[test]

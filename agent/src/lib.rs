@@ -12,6 +12,7 @@ pub mod discover;
 mod files;
 pub mod inventory;
 mod memory;
+pub mod metrics;
 mod print;
 pub mod privilege;
 pub mod probe;

@@ -13,6 +13,7 @@ use headroom_proto::convert::to_wire;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
+use crate::metrics::{self, Board, Labels};
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::ship::{self, Identity, Keeper, Queue};
 use crate::{clock, memory, privilege};
@@ -104,16 +105,17 @@ pub async fn run_prepared(
         let queue = queue.clone();
         async move { ship::ship(&queue, channel).await }
     });
-    tracing::info!(
-        agent_id = identity.agent_id,
-        host = config.host,
-        source = sampler.source(),
-        "agent started"
-    );
+    let labels = Labels {
+        host: config.host.clone(),
+        agent_id: identity.agent_id.clone(),
+        source: sampler.source().to_owned(),
+    };
+    let (board, metrics) = board(&config, queue.clone(), labels).await;
     let (stop, stopped) = stop_channel();
     let sampling = std::thread::Builder::new().name("sampler".into()).spawn({
         let mut sink = Sink {
             queue: queue.clone(),
+            board,
             identity,
             host: config.host,
             spool_problem: None,
@@ -128,6 +130,9 @@ pub async fn run_prepared(
     });
     let sampling = sampling.context("starting the sampling thread")?;
     shutdown.await;
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
     drop(stop);
     let joined = tokio::task::spawn_blocking(move || sampling.join()).await;
     anyhow::ensure!(matches!(joined, Ok(Ok(()))), "the sampling thread panicked");
@@ -151,6 +156,26 @@ pub async fn run_prepared(
         ),
     }
     Ok(())
+}
+
+/// The board of metrics, and the task that serves it where it is served.
+async fn board(
+    config: &Config,
+    queue: Arc<Queue>,
+    labels: Labels,
+) -> (Arc<Board>, Option<tokio::task::JoinHandle<()>>) {
+    let Labels {
+        host,
+        agent_id,
+        source,
+    } = &labels;
+    tracing::info!(agent_id, host, source, "agent started");
+    let board = Arc::new(Board::new(queue, labels, config.interval));
+    let task = match config.metrics_listen {
+        Some(address) => metrics::start(address, &config.data_dir, board.clone()).await,
+        None => None,
+    };
+    (board, task)
 }
 
 /// [`prepare`] and [`run_prepared`] in one, for a process that already has
@@ -197,6 +222,7 @@ pub(crate) fn interrupted() -> anyhow::Result<impl Future<Output = ()> + Send + 
 
 struct Sink {
     queue: Arc<Queue>,
+    board: Arc<Board>,
     identity: Identity,
     host: String,
     /// What was said of it last.
@@ -222,6 +248,7 @@ impl Sink {
             schema_version: SCHEMA_VERSION,
             chunks: window.chunks(),
         };
+        self.board.window(&batch.chunks, end);
         self.queue.push(to_wire(&batch));
         drop(batch);
         // Making and encoding a window leaves free chunks that the allocator

@@ -20,8 +20,8 @@ mod queue;
 mod spool;
 
 pub use backoff::Backoff;
-pub use client::{ShipError, channel, ship};
+pub use client::{ShipError, channel, endpoint, ship};
 pub use identity::{Identity, IdentityError};
-pub use keeper::Keeper;
+pub use keeper::{Keeper, keep};
 pub use queue::{Queue, QueueStats};
 pub use spool::{Amount, Left, Next, Place, Spool};

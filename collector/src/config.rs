@@ -6,11 +6,18 @@ use std::time::Duration;
 
 use headroom_core::units::{UnitError, parse_duration, parse_size};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use crate::store::Keep;
 
 /// Address served when none is configured.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7071";
+/// Address of the PostgreSQL port when none is configured.
+pub const DEFAULT_PG_LISTEN: &str = "127.0.0.1:5433";
+/// Address of the HTTP door when none is configured.
+pub const DEFAULT_HTTP_LISTEN: &str = "127.0.0.1:7072";
+/// Time between two requests of remote-write.
+pub const DEFAULT_REMOTE_WRITE_EVERY: &str = "15s";
 /// Directory of the data when none is configured.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/headroom";
 /// Age at which rows in memory go to Parquet.
@@ -42,10 +49,23 @@ pub const DEFAULT_QUERY_TIMEOUT: &str = "30s";
 pub struct Raw {
     /// Address and port of the gRPC service; port 0 takes any free one.
     pub listen: String,
+    /// Address and port of the PostgreSQL protocol; port 0 takes any free one,
+    /// an empty text none.
+    pub pg_listen: String,
+    /// File with the password of user `headroom`; empty: `pg.password` in
+    /// `data_dir`, made at the first start.
+    pub pg_password_file: PathBuf,
+    /// PEM file of the PostgreSQL port's certificate chain; empty: no TLS.
+    pub pg_cert: PathBuf,
+    /// PEM file of its private key.
+    pub pg_key: PathBuf,
+    /// Address and port of SQL over HTTP and of `/metrics`; empty: none.
+    pub http_listen: String,
     /// Directory that holds the log and the tables.
     pub data_dir: PathBuf,
-    /// Whether `listen` may be another than a loopback address (there is no
-    /// TLS yet: everyone who reaches the port may write and read).
+    /// Whether `listen` and `http_listen` may be others than loopback addresses
+    /// (there is no TLS yet: everyone who reaches the port may write and read),
+    /// and `pg_listen`, if it has TLS.
     pub allow_remote: bool,
     /// Age at which rows in memory go to Parquet.
     pub flush: String,
@@ -70,12 +90,41 @@ pub struct Raw {
     pub query_children: u32,
     /// Longest run time of one query.
     pub query_timeout: String,
+    /// Where the series of VMs and hosts are sent.
+    pub remote_write: RemoteWriteRaw,
+}
+
+/// Section `[collector.remote_write]` as it stands in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RemoteWriteRaw {
+    /// URL of a receiver of Prometheus remote-write 1.0; empty: none.
+    pub url: String,
+    /// Time between two requests.
+    pub every: String,
+    /// A file with the bearer token; empty: none.
+    pub token_file: String,
+}
+
+impl Default for RemoteWriteRaw {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            every: DEFAULT_REMOTE_WRITE_EVERY.into(),
+            token_file: String::new(),
+        }
+    }
 }
 
 impl Default for Raw {
     fn default() -> Self {
         Self {
             listen: DEFAULT_LISTEN.into(),
+            pg_listen: DEFAULT_PG_LISTEN.into(),
+            pg_password_file: PathBuf::new(),
+            pg_cert: PathBuf::new(),
+            pg_key: PathBuf::new(),
+            http_listen: DEFAULT_HTTP_LISTEN.into(),
             data_dir: DEFAULT_DATA_DIR.into(),
             allow_remote: false,
             flush: DEFAULT_FLUSH.into(),
@@ -89,6 +138,7 @@ impl Default for Raw {
             query_memory: DEFAULT_QUERY_MEMORY.into(),
             query_children: DEFAULT_QUERY_CHILDREN,
             query_timeout: DEFAULT_QUERY_TIMEOUT.into(),
+            remote_write: RemoteWriteRaw::default(),
         }
     }
 }
@@ -98,6 +148,10 @@ impl Default for Raw {
 pub struct Config {
     /// Address and port of the gRPC service.
     pub listen: SocketAddr,
+    /// The PostgreSQL port; `None`: off.
+    pub pg: Option<Pg>,
+    /// Address and port of the HTTP door.
+    pub http_listen: Option<SocketAddr>,
     /// Directory that holds the log and the tables.
     pub data_dir: PathBuf,
     /// Age at which rows in memory go to Parquet.
@@ -124,6 +178,30 @@ pub struct Config {
     pub query_program: Option<Vec<String>>,
     /// Longest run time of one query.
     pub query_timeout: Duration,
+    /// Where the series of VMs and hosts are sent.
+    pub remote_write: Option<RemoteWrite>,
+}
+
+/// Section `[collector.remote_write]`, validated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteWrite {
+    /// URL of the receiver.
+    pub url: Url,
+    /// Time between two requests.
+    pub every: Duration,
+    /// A file with the bearer token.
+    pub token_file: Option<PathBuf>,
+}
+
+/// The PostgreSQL port after validation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pg {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// File with the password; `None`: the one in the data directory.
+    pub password_file: Option<PathBuf>,
+    /// PEM files of certificate chain and key, which were read once.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 /// A key of the section that can't be used.
@@ -138,13 +216,31 @@ pub enum ConfigError {
         problem: UnitError,
     },
     /// Not an address.
-    #[error("collector.listen: {0:?} is no address; write it like \"127.0.0.1:7071\"")]
-    Listen(String),
+    #[error("collector.{key}: {text:?} is no address; write it like \"127.0.0.1:7071\"")]
+    Listen {
+        /// Name of the key.
+        key: &'static str,
+        /// What stands there.
+        text: String,
+    },
     /// An address that others reach.
     #[error(
-        "collector.listen: {0} is no loopback address and the port has no TLS; use 127.0.0.1, or set allow_remote = true on a network you trust"
+        "collector.{key}: {address} is no loopback address and the port has no TLS; use 127.0.0.1, or set allow_remote = true on a network you trust"
     )]
-    Remote(SocketAddr),
+    Remote {
+        /// Name of the key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The PostgreSQL port can't be opened as asked.
+    #[error("collector.{key}: {problem}")]
+    Pg {
+        /// Name of the key.
+        key: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
     /// A value out of its range.
     #[error("collector.{key}: {problem}")]
     Range {
@@ -161,21 +257,22 @@ impl Raw {
     /// # Errors
     /// Names the first key that can't be used, and the remedy.
     pub fn validate(self) -> Result<Config, ConfigError> {
-        let listen: SocketAddr = self
-            .listen
-            .parse()
-            .map_err(|_| ConfigError::Listen(self.listen.clone()))?;
-        if !listen.ip().is_loopback() && !self.allow_remote {
-            return Err(ConfigError::Remote(listen));
-        }
+        let listen = address("listen", &self.listen, self.allow_remote)?;
+        let http_listen = match self.http_listen.as_str() {
+            "" => None,
+            text => Some(address("http_listen", text, self.allow_remote)?),
+        };
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::Range {
                 key: "data_dir",
                 problem: "is empty; name a directory",
             });
         }
+        let pg = self.pg()?;
         Ok(Config {
             listen,
+            pg,
+            http_listen,
             data_dir: self.data_dir,
             flush: positive("flush", &self.flush)?,
             flush_size: at_least("flush_size", &self.flush_size, 64 << 10)?,
@@ -188,6 +285,7 @@ impl Raw {
             query_children: children(self.query_children)?,
             query_program: None,
             query_timeout: positive("query_timeout", &self.query_timeout)?,
+            remote_write: self.remote_write.validate()?,
         })
     }
 }
@@ -211,6 +309,85 @@ fn kept(raw: &str, rollups: &str) -> Result<Keep, ConfigError> {
         return range("keep_rollups", "is less than keep; give at least as much");
     }
     Ok(keep)
+}
+
+impl Raw {
+    fn pg(&self) -> Result<Option<Pg>, ConfigError> {
+        let bad = |key, problem| Err(ConfigError::Pg { key, problem });
+        if self.pg_listen.is_empty() {
+            return Ok(None);
+        }
+        let Ok(listen) = self.pg_listen.parse::<SocketAddr>() else {
+            let text = &self.pg_listen;
+            return bad(
+                "pg_listen",
+                format!(
+                    "{text:?} is no address; write it like \"{DEFAULT_PG_LISTEN}\", or \"\" for none"
+                ),
+            );
+        };
+        let some = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+        let tls = match (some(&self.pg_cert), some(&self.pg_key)) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) => return bad("pg_key", "is empty, but pg_cert is not".into()),
+            (None, Some(_)) => return bad("pg_cert", "is empty, but pg_key is not".into()),
+        };
+        if let Some((cert, key)) = &tls {
+            crate::door::tls(cert, key)
+                .map_err(|(key, problem)| ConfigError::Pg { key, problem })?;
+        }
+        let may_leave = self.allow_remote && tls.is_some();
+        if !(listen.ip().is_loopback() || may_leave) {
+            return bad(
+                "pg_listen",
+                format!(
+                    "{listen} is no loopback address; use 127.0.0.1, or set allow_remote = true, pg_cert and pg_key"
+                ),
+            );
+        }
+        Ok(Some(Pg {
+            listen,
+            password_file: some(&self.pg_password_file),
+            tls,
+        }))
+    }
+}
+
+impl RemoteWriteRaw {
+    fn validate(self) -> Result<Option<RemoteWrite>, ConfigError> {
+        let every = positive("remote_write.every", &self.every)?;
+        if self.url.is_empty() {
+            return Ok(None);
+        }
+        let url = Url::parse(&self.url).ok();
+        let url = url.filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
+        let token_file = (!self.token_file.is_empty()).then(|| self.token_file.into());
+        match url {
+            Some(url) => Ok(Some(RemoteWrite {
+                url,
+                every,
+                token_file,
+            })),
+            None => Err(ConfigError::Range {
+                key: "remote_write.url",
+                problem: "is no URL of a receiver; write it like \"https://prometheus.example/api/v1/write\"",
+            }),
+        }
+    }
+}
+
+fn address(key: &'static str, text: &str, remote: bool) -> Result<SocketAddr, ConfigError> {
+    let listen = |_| ConfigError::Listen {
+        key,
+        text: text.into(),
+    };
+    let address: SocketAddr = text.parse().map_err(listen)?;
+    if address.ip().is_loopback() || remote {
+        Ok(address)
+    } else {
+        Err(ConfigError::Remote { key, address })
+    }
 }
 
 fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {
@@ -269,6 +446,29 @@ mod tests {
         };
         assert!(bad(|r| r.listen = "0.0.0.0:7071".into()).starts_with("collector.listen: "));
         assert!(bad(|r| r.listen = "here".into()).starts_with("collector.listen: "));
+        assert!(bad(|r| r.pg_listen = "here".into()).starts_with("collector.pg_listen: "));
+        let open = bad(|r| {
+            r.pg_listen = "0.0.0.0:5433".into();
+            r.allow_remote = true;
+        });
+        assert!(
+            open.starts_with("collector.pg_listen: ") && open.contains("pg_cert"),
+            "{open}"
+        );
+        assert!(bad(|r| r.pg_cert = "cert.pem".into()).starts_with("collector.pg_key: "));
+        let broken = bad(|r| {
+            r.pg_cert = "/nonexistent/cert.pem".into();
+            r.pg_key = "/nonexistent/key.pem".into();
+        });
+        assert!(broken.starts_with("collector.pg_cert: "), "{broken}");
+        assert!(bad(|r| r.http_listen = "0.0.0.0:1".into()).starts_with("collector.http_listen: "));
+        assert!(
+            bad(|r| r.remote_write.url = "here".into()).starts_with("collector.remote_write.url: ")
+        );
+        assert!(
+            bad(|r| r.remote_write.every = "0s".into())
+                .starts_with("collector.remote_write.every: ")
+        );
         assert!(bad(|r| r.flush = "soon".into()).starts_with("collector.flush: "));
         assert!(bad(|r| r.query_timeout = "0s".into()).starts_with("collector.query_timeout: "));
         assert!(bad(|r| r.query_children = 0).starts_with("collector.query_children: "));

@@ -61,7 +61,30 @@ pub enum Error {
     /// The SQL engine could not be set up.
     #[error("can't set up the query engine")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The service could not listen or serve.
+    /// An address that can't be had.
+    #[error(
+        "collector.{key}: can't listen on {address}; if another program (a second headroom?) has the port, name a free one"
+    )]
+    Listen {
+        /// Name of the key.
+        key: &'static str,
+        /// Address to listen on.
+        address: std::net::SocketAddr,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A key of the configuration names files that can't be used.
+    #[error("collector.{key}: {problem}")]
+    Config {
+        /// Name of the key.
+        key: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// The client of remote-write could not be set up.
+    #[error("can't set up remote-write")]
+    RemoteWrite(#[source] reqwest::Error),
+    /// The service could not serve.
     #[error("can't serve on {address}")]
     Serve {
         /// Address to listen on.

@@ -6,6 +6,7 @@
 pub mod convert;
 mod group;
 mod order;
+mod senders;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use convert::Prepared;
 use group::Committer;
+pub use senders::Senders;
 
+use crate::remote_write::Feed;
 use crate::store::Store;
 use crate::wal::Wal;
 
@@ -45,6 +48,10 @@ pub enum Outcome {
 pub struct Counters {
     /// Rows acked.
     pub acked_rows: AtomicU64,
+    /// Batches acked, those that came again left out.
+    pub acked_batches: AtomicU64,
+    /// Rows of refused batches, each time that they came.
+    pub refused_rows: AtomicU64,
     /// Batches that came again.
     pub duplicate_batches: AtomicU64,
     /// Batches refused for now.
@@ -55,6 +62,8 @@ pub struct Counters {
     pub unknown_rows: AtomicU64,
     /// Rows older than [`convert::LATE`] when they came.
     pub late_rows: AtomicU64,
+    /// Who sent.
+    pub senders: Senders,
     /// Set while writes fail, and why.
     refusing: Mutex<String>,
 }
@@ -92,6 +101,9 @@ pub struct Limits {
     pub bytes: u64,
     /// Bytes of rows in memory at which batches are refused.
     pub hot: u64,
+    /// Whether a batch that comes again is told by its name. Always, except
+    /// where a simulation shows that it would be caught.
+    pub dedupe: bool,
 }
 
 /// Where batches are handed in. Clones feed the same log; when the last one
@@ -114,19 +126,20 @@ impl Ingest {
         store: Arc<Store>,
         limits: Limits,
         counters: Arc<Counters>,
+        feed: Option<Feed>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, requests) = mpsc::channel(QUEUE);
-        let committer = Committer::new(wal, store, limits, Arc::clone(&counters));
+        let committer = Committer::new(wal, store, limits, Arc::clone(&counters), feed);
         let task = tokio::spawn(committer.run(requests));
         (Self { queue, counters }, task)
     }
 
     /// Hands in a batch; the outcome comes when it is known. Batches handed in
     /// one after the other are taken in that order.
-    pub async fn submit(&self, wire: headroom_proto::v1::Batch) -> oneshot::Receiver<Outcome> {
+    pub async fn submit(&self, wire: bytes::Bytes) -> oneshot::Receiver<Outcome> {
         let (reply, outcome) = oneshot::channel();
-        // Arrow conversion takes a millisecond for thousands of rows.
-        let prepared = tokio::task::spawn_blocking(move || convert::wire(&wire)).await;
+        // A few thousand rows take a millisecond.
+        let prepared = crate::blocking::run(move || convert::wire(wire)).await;
         let refused = match prepared {
             Ok(Ok(batch)) => {
                 self.counters

@@ -6,14 +6,21 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod blocking;
 pub mod client;
+mod compact;
 pub mod config;
+mod door;
+pub mod embedded;
 pub mod error;
+mod http;
 mod ingest;
 mod lock;
 mod merger;
+mod metrics;
 mod offline;
 mod query;
+mod remote_write;
 mod rollup;
 mod schema;
 mod server;
@@ -21,7 +28,9 @@ mod service;
 mod store;
 mod wal;
 
+pub use compact::{Compacted, compact};
 pub use error::Error;
+pub use metrics::COLLECTOR as METRICS;
 pub use offline::offline;
 pub use query::child::run as query_child;
 pub use query::{Answer, QueryEngine, QueryError};

@@ -2,7 +2,7 @@
 //! deletes the files of which nothing is left.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use headroom_core::rollup::stored;
@@ -73,7 +73,11 @@ fn tell(store: &Store) {
     let (bytes, rows) = all
         .iter()
         .fold((0, 0), |(b, r), u| (b + u.bytes, r + u.rows));
-    let predicted: f64 = all.iter().filter_map(|u| u.predicted_bytes).sum();
+    // From 0: the sum of no floats is -0.
+    let predicted = all
+        .iter()
+        .filter_map(|u| u.predicted_bytes)
+        .fold(0.0, |a, b| a + b);
     tracing::info!(
         bytes,
         rows,
@@ -89,7 +93,10 @@ pub async fn merge_all(store: &Store, now_us: i64, stop: &(dyn Fn() -> bool + Sy
     let mut merges = 0;
     for (table, declared) in stored().iter().enumerate() {
         while let Some(merge) = due(&store.snapshot().tables[table].files, now_us) {
-            match run(store, table, &merge, stop).await {
+            let began = Instant::now();
+            let outcome = run(store, table, &merge, stop).await;
+            store.work.merges.done(began.elapsed(), outcome.is_ok());
+            match outcome {
                 Ok(()) if stop() => return merges,
                 Ok(()) => merges += 1,
                 Err(error) => {
@@ -164,7 +171,8 @@ pub async fn set_aside_unreadable(
     Ok(())
 }
 
-fn now_us() -> i64 {
+/// Now, µs since 1970 UTC.
+pub fn now_us() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     i64::try_from(now.unwrap_or_default().as_micros()).unwrap_or(i64::MAX)
 }

@@ -29,7 +29,7 @@ pub async fn offline(data_dir: &Path) -> Result<QueryEngine, Error> {
     // The log first: a flush in between moves rows into tables that are read
     // after it, and their position says which ones to leave out.
     let mut logged: Vec<(Lsn, Vec<(usize, RecordBatch)>)> = Vec::new();
-    wal::read_only(&log, &mut |lsn, batch| match convert::batch(&batch) {
+    wal::read_only(&log, &mut |lsn, batch| match convert::batch(batch) {
         Ok(prepared) => logged.push((lsn, prepared.chunks)),
         Err(error) => tracing::warn!(lsn, %error, "batch in the log left out"),
     })?;

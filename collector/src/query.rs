@@ -11,6 +11,8 @@ mod engine;
 mod error;
 mod gate;
 mod hist;
+mod pg_catalog;
+pub mod postgres;
 mod provider;
 mod session;
 mod sorted;

@@ -2,39 +2,35 @@
 
 mod ingest;
 mod query;
+mod raw;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use headroom_core::metric::SCHEMA_VERSION;
 use headroom_proto::v1::StatusReply;
-use tokio::sync::{Semaphore, watch};
 
-use crate::ingest::{Counters, Ingest};
+use crate::ingest::Counters;
+use crate::metrics::Doors;
 use crate::query::QueryEngine;
 use crate::store::Store;
 
-/// Batches of all connections together that are checked or wait for their
-/// sync. Each may have 16 MiB on the wire.
-const BATCHES_IN_FLIGHT: usize = 256;
+pub use ingest::Intake;
 
 /// What the services share.
 pub struct Shared {
-    /// Where batches go; gone once the collector stops.
-    pub ingest: Ingest,
     /// Who answers SQL.
-    pub engine: QueryEngine,
+    pub engine: Arc<QueryEngine>,
     /// The rows.
     pub store: Arc<Store>,
     /// Size of the log, bytes.
     pub log_bytes: Arc<AtomicU64>,
     /// What was counted.
     pub counters: Arc<Counters>,
+    /// Queries by door and outcome.
+    pub doors: Arc<Doors>,
     /// Corrupt parts of the log set aside at the start.
     pub log_quarantined: u64,
-    /// Turns true when the collector stops.
-    pub stopping: watch::Receiver<bool>,
-    batches: Arc<Semaphore>,
 }
 
 /// The services of one collector.
@@ -44,9 +40,7 @@ pub struct Services(Arc<Shared>);
 /// Parts that [`Services`] is made of.
 pub struct Parts {
     /// See [`Shared`].
-    pub ingest: Ingest,
-    /// See [`Shared`].
-    pub engine: QueryEngine,
+    pub engine: Arc<QueryEngine>,
     /// See [`Shared`].
     pub store: Arc<Store>,
     /// See [`Shared`].
@@ -54,30 +48,29 @@ pub struct Parts {
     /// See [`Shared`].
     pub counters: Arc<Counters>,
     /// See [`Shared`].
+    pub doors: Arc<Doors>,
+    /// See [`Shared`].
     pub log_quarantined: u64,
 }
 
 impl Services {
-    /// Services that end their streams when `stopping` turns true.
-    pub fn new(parts: Parts, stopping: watch::Receiver<bool>) -> Self {
+    /// Services of these parts.
+    pub fn new(parts: Parts) -> Self {
         let Parts {
-            ingest,
             engine,
             store,
             log_bytes,
             counters,
+            doors,
             log_quarantined,
         } = parts;
-        let batches = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
         Self(Arc::new(Shared {
-            ingest,
             engine,
             store,
             log_bytes,
             counters,
+            doors,
             log_quarantined,
-            stopping,
-            batches,
         }))
     }
 

@@ -1,14 +1,15 @@
 //! The whole process: open, recover, serve, drain.
 
 mod endpoint;
-mod flusher;
+pub(crate) mod flusher;
+mod psql;
+mod web;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use headroom_proto::MAX_MESSAGE_BYTES;
-use headroom_proto::v1::ingest_server::IngestServer;
 use headroom_proto::v1::query_server::QueryServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -16,13 +17,18 @@ use tonic::transport::Server;
 
 use crate::Error;
 use crate::config::Config;
-use crate::ingest::{self, Counters, Ingest, convert};
+use crate::ingest::{self, Counters, Ingest};
 use crate::lock::DataDirLock;
 use crate::merger;
+use crate::metrics::Doors;
 use crate::query::{self, QueryEngine};
-use crate::server::{Parts, Services};
-use crate::store::Store;
-use crate::wal::{Layout, RealDisk, Recovery, Wal};
+use crate::remote_write::RemoteWriter;
+use crate::server::{Intake, Parts, Services};
+use crate::store::{DeltaTables, Store, Tables};
+use crate::wal::{Disk, Layout, RealDisk, Recovery, Wal};
+use crate::{door, http};
+use psql::Psql;
+use web::Web;
 
 /// Longest wait for open streams at the end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -45,53 +51,82 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let _lock = DataDirLock::take(&config.data_dir)?;
     let began = Instant::now();
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(serve_error(config.listen))?;
-    let address = listener.local_addr().map_err(serve_error(config.listen))?;
-    let (store, wal, recovery) = open(&config).await?;
+    let (listener, address) = listen("listen", config.listen).await?;
+    let pg = Psql::open(&config).await?;
+    let (store, wal, recovery) = open(&config, Arc::new(DeltaTables), Box::new(RealDisk)).await?;
     let log_bytes = wal.lock().unwrap_or_else(PoisonError::into_inner).size();
     let counters = Arc::new(Counters::default());
-    let limits = ingest::Limits {
-        wait: config.group_commit,
-        bytes: config.group_bytes,
-        hot: config.hot_limit,
-    };
+    let (stop, stopping) = watch::channel(false);
+    let remote = RemoteWriter::start(config.remote_write.clone(), stopping.clone())?;
     let (ingest, committer) = Ingest::start(
         Arc::clone(&wal),
         Arc::clone(&store),
-        limits,
+        limits(&config),
         Arc::clone(&counters),
+        remote.feed,
     );
-    let engine = engine(&config, &store)?;
-    let (stop, stopping) = watch::channel(false);
+    let engine = Arc::new(engine(&config, &store)?);
+    let doors = Arc::new(Doors::default());
     let flusher = flusher::start(&config, &store, &wal, stopping.clone());
     let merger = merger::start(&store, stopping.clone());
+    let door = http::Door {
+        engine: Arc::clone(&engine),
+        store: Arc::clone(&store),
+        log_bytes: Arc::clone(&log_bytes),
+        counters: Arc::clone(&counters),
+        doors: Arc::clone(&doors),
+        sent: remote.sent,
+        log_quarantined: recovery.quarantined,
+        started: unix_seconds(),
+    };
+    let web = Web::start(&config, door, stopping.clone()).await?;
+    let pg = pg.map(|pg| pg.serve(Arc::clone(&engine), stopping.clone()));
+    let intake = Intake::new(ingest, stopping);
     let parts = Parts {
-        ingest,
         engine,
         store: Arc::clone(&store),
         log_bytes,
         counters,
+        doors,
         log_quarantined: recovery.quarantined,
     };
-    let services = Services::new(parts, stopping);
-    let _endpoint = endpoint::announce(&config.data_dir, address)?;
+    let services = Services::new(parts);
+    let _endpoint = endpoint::announce(&config.data_dir, "endpoint", address)?;
     let ready_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(%address, recovered_batches = recovery.batches, ready_ms, "collector ready");
-    let served = serve(listener, services, stop, shutdown).await;
+    let served = serve(listener, (intake, services), stop, shutdown).await;
     // The services are gone and with them the last sender to the committer.
     let _ = tokio::time::timeout(DRAIN, committer).await;
+    if let Some(pg) = pg {
+        pg.ended().await;
+    }
+    if let Some(web) = web {
+        web.ended().await;
+    }
+    if let Some(sending) = remote.task {
+        let _ = sending.await;
+    }
     let _ = flusher.await;
     let _ = merger.await;
-    if tokio::time::timeout(LAST_FLUSH, flusher::flush(&store, &wal))
-        .await
-        .is_err()
-    {
-        tracing::warn!("last flush did not end in time; its rows come back from the log");
-    }
+    last_flush(&store, &wal).await;
     tracing::info!("collector stopped");
     Ok(served.map_err(serve_error(address))?)
+}
+
+async fn last_flush(store: &Arc<Store>, wal: &Arc<Mutex<Wal>>) {
+    let flushed = tokio::time::timeout(LAST_FLUSH, flusher::flush(store, wal)).await;
+    if flushed.is_err() {
+        tracing::warn!("last flush did not end in time; its rows come back from the log");
+    }
+}
+
+const fn limits(config: &Config) -> ingest::Limits {
+    ingest::Limits {
+        wait: config.group_commit,
+        bytes: config.group_bytes,
+        hot: config.hot_limit,
+        dedupe: true,
+    }
 }
 
 fn engine(config: &Config, store: &Arc<Store>) -> Result<QueryEngine, Error> {
@@ -113,29 +148,61 @@ fn engine(config: &Config, store: &Arc<Store>) -> Result<QueryEngine, Error> {
     }
 }
 
-async fn open(config: &Config) -> Result<(Arc<Store>, Arc<Mutex<Wal>>, Recovery), Error> {
-    let store = Store::open(&config.data_dir).await?.keeping(config.keep);
+/// Now, s since 1970 UTC.
+fn unix_seconds() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs_f64()
+}
+
+/// Listens on the address of a key of `[collector]`.
+async fn listen(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), Error> {
+    let listener = door::listen(key, address).await?;
+    let at = listener.local_addr().map_err(serve_error(address))?;
+    Ok((listener, at))
+}
+
+/// Opens the tables and brings the rows back that only the log holds.
+pub(crate) async fn open(
+    config: &Config,
+    tables: Arc<dyn Tables>,
+    disk: Box<dyn Disk>,
+) -> Result<(Arc<Store>, Arc<Mutex<Wal>>, Recovery), Error> {
+    let store = Store::open_with(&config.data_dir, tables).await?;
+    let store = store.keeping(config.keep);
     let layout = Layout {
         dir: config.data_dir.join("log"),
         quarantine: config.data_dir.join("quarantine"),
         segment_size: config.segment_size,
     };
-    let (mut wal, recovery) = Wal::open(layout, Box::new(RealDisk), &mut |lsn, batch| {
-        match convert::batch(&batch) {
+    let (mut wal, recovery) = Wal::open(
+        layout,
+        disk,
+        &mut |lsn, batch| match ingest::convert::batch(batch) {
             Ok(prepared) => store.append(vec![(lsn, prepared.chunks)]),
             Err(error) => {
                 tracing::error!(lsn, %error, "batch in the log does not fit the catalogue, left out")
             }
-        }
-    })?;
+        },
+    )?;
     // The tables may know positions that the log lost with its directory.
     wal.skip(store.committed().into_iter().max().unwrap_or(0));
     Ok((Arc::new(store), Arc::new(Mutex::new(wal)), recovery))
 }
 
+/// A server with the limits that every door has.
+pub(crate) fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .max_concurrent_streams(Some(STREAMS))
+}
+
 async fn serve(
     listener: TcpListener,
-    services: Services,
+    (intake, services): (Intake, Services),
     stop: watch::Sender<bool>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), tonic::transport::Error> {
@@ -148,13 +215,8 @@ async fn serve(
         std::future::pending::<()>().await
     };
     let mut told = ended.clone();
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .max_concurrent_streams(Some(STREAMS))
-        .add_service(
-            IngestServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
-        )
+    let server = server()
+        .add_service(intake.service())
         .add_service(QueryServer::new(services))
         .serve_with_incoming_shutdown(
             tokio_stream::wrappers::TcpListenerStream::new(listener),
@@ -176,7 +238,7 @@ async fn serve(
     }
 }
 
-fn serve_error<E>(address: std::net::SocketAddr) -> impl FnOnce(E) -> Error
+fn serve_error<E>(address: SocketAddr) -> impl FnOnce(E) -> Error
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {

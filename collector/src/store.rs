@@ -10,7 +10,9 @@ pub mod hot;
 mod hours;
 mod late;
 mod merge;
+mod order;
 mod parquet;
+mod read;
 mod replace;
 mod retain;
 mod stats;
@@ -25,16 +27,16 @@ use arrow::array::RecordBatch;
 use headroom_core::metric::{TABLES, Table};
 use headroom_core::rollup::stored;
 
-pub use delta::{Change as Exchange, DeltaLog, TableLog};
+pub use delta::{Change as Exchange, DeltaLog, DeltaTables, TableLog, Tables};
 pub use hot::HotBatch;
 pub use hours::{Hours, hour_of, read as hours_of};
-use late::LateLog;
 pub use merge::{Merge, due};
 pub use parquet::{FileWriter, NewFile, date};
 pub use retain::{Keep, Usage, usage};
 pub use stats::Bounds;
 
 use crate::Error;
+use crate::metrics::Work;
 use crate::wal::Lsn;
 
 /// Steps of a flush, in order; tests make the process end at each.
@@ -128,6 +130,8 @@ pub struct Store {
     hot_bytes: AtomicU64,
     quarantined: AtomicU64,
     keep: Keep,
+    /// How its flushes and merges went.
+    pub work: Work,
 }
 
 /// One table at the start.
@@ -140,10 +144,14 @@ struct Opened {
 }
 
 impl Opened {
-    async fn of(table: &'static Table, root: PathBuf, quarantine: PathBuf) -> Result<Self, Error> {
+    async fn of(
+        table: &'static Table,
+        tables: Arc<dyn Tables>,
+        (root, quarantine): (PathBuf, PathBuf),
+    ) -> Result<Self, Error> {
         let dir = root.join(table.name);
         let torn = tidy::repair_log(&dir, &quarantine)?;
-        let log = open_log(table, &dir).await?;
+        let log = tables.open(table, &dir).await?;
         let files = log.files().await?;
         tidy::remove_dead(log.as_ref(), &dir, &files, crate::merger::KEEP_REPLACED).await?;
         Ok(Self {
@@ -156,17 +164,6 @@ impl Opened {
             torn,
         })
     }
-}
-
-/// Roll-ups are made when there is something to put in: most of a first start
-/// would be spent on creating them.
-async fn open_log(table: &'static Table, dir: &Path) -> Result<Arc<dyn TableLog>, Error> {
-    let sent = TABLES.iter().any(|t| t.name == table.name);
-    Ok(if sent {
-        Arc::new(DeltaLog::open(table, dir).await?)
-    } else {
-        Arc::new(LateLog::open(table, dir).await?)
-    })
 }
 
 /// What a change of the snapshot must keep in step with it.
@@ -187,11 +184,23 @@ impl Store {
     /// # Errors
     /// A table can't be read or created.
     pub async fn open(data_dir: &Path) -> Result<Self, Error> {
+        Self::open_with(data_dir, Arc::new(DeltaTables)).await
+    }
+
+    /// As [`DeltaTables`] or another keeper of the tables' logs has them.
+    ///
+    /// # Errors
+    /// A table can't be read or created.
+    pub async fn open_with(data_dir: &Path, tables: Arc<dyn Tables>) -> Result<Self, Error> {
         let (root, quarantine) = (data_dir.join("tables"), data_dir.join("quarantine"));
         // Together: one after the other they wait for the disk 72 times, and
         // half of the time is spent on reading their logs.
         let tasks = stored().iter().map(|table| {
-            let opened = Opened::of(table, root.clone(), quarantine.clone());
+            let opened = Opened::of(
+                table,
+                Arc::clone(&tables),
+                (root.clone(), quarantine.clone()),
+            );
             let task = tokio::spawn(opened);
             async move { task.await.map_err(Error::table("open", table.name))? }
         });
@@ -214,6 +223,7 @@ impl Store {
             hot_bytes: AtomicU64::new(0),
             quarantined: AtomicU64::new(quarantined),
             keep: Keep::default(),
+            work: Work::default(),
         })
     }
 

@@ -119,20 +119,46 @@ impl Hist {
     /// Bytes that [`Hist::encode`] never writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, HistError> {
         let mut hist = Self::default();
-        let (mut rest, mut bucket) = (bytes, 0usize);
-        while !rest.is_empty() {
-            let step = usize::try_from(take(&mut rest)?).map_err(|_| HistError::OutOfRange)?;
-            bucket = bucket
-                .checked_add(step)
-                .filter(|b| *b < BUCKETS)
-                .ok_or(HistError::OutOfRange)?;
-            let count = take(&mut rest)?;
-            hist.counts[bucket] = hist.counts[bucket]
-                .checked_add(count)
-                .ok_or(HistError::OutOfRange)?;
-        }
+        each(bytes, |bucket, count| {
+            let sum = hist.counts[bucket].checked_add(count);
+            hist.counts[bucket] = sum.ok_or(HistError::OutOfRange)?;
+            Ok(())
+        })?;
         Ok(hist)
     }
+
+    /// Whether [`Hist::decode`] takes these bytes, without making the counts.
+    ///
+    /// # Errors
+    /// Those of [`Hist::decode`].
+    pub fn check(bytes: &[u8]) -> Result<(), HistError> {
+        let mut last = (usize::MAX, 0u64);
+        each(bytes, |bucket, count| {
+            // A bucket named again adds to its count.
+            let before = if last.0 == bucket { last.1 } else { 0 };
+            let sum = before.checked_add(count).ok_or(HistError::OutOfRange)?;
+            last = (bucket, sum);
+            Ok(())
+        })
+    }
+}
+
+/// Buckets and counts of the stored form, buckets ascending.
+fn each(
+    bytes: &[u8],
+    mut see: impl FnMut(usize, u64) -> Result<(), HistError>,
+) -> Result<(), HistError> {
+    let (mut rest, mut bucket) = (bytes, 0usize);
+    while !rest.is_empty() {
+        let step = usize::try_from(take(&mut rest)?).map_err(|_| HistError::OutOfRange)?;
+        bucket = bucket
+            .checked_add(step)
+            .filter(|b| *b < BUCKETS)
+            .ok_or(HistError::OutOfRange)?;
+        let count = take(&mut rest)?;
+        see(bucket, count)?;
+    }
+    Ok(())
 }
 
 fn put(out: &mut Vec<u8>, mut v: u64) {
@@ -188,7 +214,7 @@ mod tests {
 
         #[test]
         fn decode_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = Hist::decode(&bytes);
+            prop_assert_eq!(Hist::check(&bytes), Hist::decode(&bytes).map(drop));
         }
     }
 }

@@ -222,7 +222,9 @@ fn source_text(source: &'static Table) -> &'static str {
 
 /// Columns of a table's roll-up.
 fn columns(source: &'static Table) -> Vec<Column> {
-    let counted = source.position(WINDOWS).is_some();
+    if source.position(WINDOWS).is_some() {
+        return source.columns.to_vec();
+    }
     let mut made = Vec::new();
     for c in source.columns {
         match c.roll {
@@ -236,7 +238,7 @@ fn columns(source: &'static Table) -> Vec<Column> {
             Roll::Mean { .. } | Roll::Key | Roll::Last | Roll::Sum => made.push(described(c)),
             Roll::Max | Roll::Min | Roll::Merge => made.push(described(c)),
         }
-        if c.name == "window_ns" && !counted {
+        if c.name == "window_ns" {
             let text = "windows of the step that there are; one that is missing is in no column";
             made.push(column(WINDOWS, Kind::Int, Unit::Count, Roll::Sum, text));
         }
@@ -258,12 +260,7 @@ fn described(c: &Column) -> Column {
 }
 
 fn with_prefix(c: &Column, prefix: &str) -> Column {
-    // A roll-up of a roll-up says it already.
-    let description = if c.description.starts_with(prefix) {
-        c.description
-    } else {
-        text_of(format!("{prefix}{}", c.description))
-    };
+    let description = text_of(format!("{prefix}{}", c.description));
     Column { description, ..*c }
 }
 

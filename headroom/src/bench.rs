@@ -1,5 +1,7 @@
 //! `headroom bench`: what headroom itself costs, beside its peers.
 
+mod ingest;
+
 use std::ffi::OsString;
 use std::iter;
 use std::path::Path;
@@ -18,6 +20,10 @@ pub enum Bench {
     ///
     /// Example: headroom bench probes -o json
     Probes(ProbesArgs),
+    /// Rows a collector takes per CPU second, each synced before its ack
+    ///
+    /// Example: headroom bench ingest --rows 1000000 --kill 3 -o json
+    Ingest(ingest::IngestArgs),
 }
 
 /// Flags of `headroom bench probes`.
@@ -36,15 +42,25 @@ pub struct ProbesArgs {
 /// # Errors
 /// The probes can't be attached here.
 pub fn run(bench: &Bench) -> anyhow::Result<()> {
-    let Bench::Probes(args) = bench;
-    let options = ProbesOptions {
-        samples: args.samples,
-        guests: guests(),
-        ..Default::default()
-    };
-    let report = bench::probes(&options)?;
-    let value = serde_json::to_value(&report).context("print the figures")?;
-    match args.output {
+    match bench {
+        Bench::Probes(args) => {
+            let options = ProbesOptions {
+                samples: args.samples,
+                guests: guests(),
+                ..Default::default()
+            };
+            print(&bench::probes(&options)?, args.output)
+        }
+        Bench::Ingest(args) => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            print(&runtime.block_on(ingest::run(args))?, args.output)
+        }
+    }
+}
+
+fn print(report: &impl serde::Serialize, output: Format) -> anyhow::Result<()> {
+    let value = serde_json::to_value(report).context("print the figures")?;
+    match output {
         Format::Json => say(&serde_json::to_string_pretty(&value)?),
         Format::Ndjson => say(&value.to_string()),
         Format::Csv => {

@@ -10,6 +10,8 @@ pub(crate) use headroom_lab::terminal::{duration, interrupted};
 mod bench;
 mod config;
 mod doctor;
+#[cfg(test)]
+mod metrics_doc;
 mod output;
 mod serve;
 mod sql;

@@ -94,12 +94,35 @@ fn greet(
     say(&format!("headroom is up after {seconds:.1} s"));
     say(&format!("  page        http://{page_at}/"));
     say(&format!("  collector   {} (gRPC)", file.collector.listen));
+    if !file.collector.pg_listen.is_empty() {
+        say(&format!("  psql        {}", psql(file, data_dir)));
+    }
     say(&format!("  data        {dir}"));
     say(&format!(
         "  ask         {} sql --data-dir {dir} \"SELECT vm_name, ready_ratio FROM vms ORDER BY ts DESC LIMIT 10\"",
         exe.display()
     ));
     Ok(())
+}
+
+/// The command line that opens the PostgreSQL port.
+fn psql(file: &config::File, data_dir: &Path) -> String {
+    let collector = &file.collector;
+    let (host, port) = collector
+        .pg_listen
+        .rsplit_once(':')
+        .unwrap_or((&collector.pg_listen, ""));
+    let host = host.trim_matches(['[', ']']);
+    let made = data_dir.join("pg.password");
+    let password = if collector.pg_password_file.as_os_str().is_empty() {
+        &made
+    } else {
+        &collector.pg_password_file
+    };
+    format!(
+        "PGPASSWORD=$(cat {}) psql -h {host} -p {port} -U headroom",
+        password.display()
+    )
 }
 
 async fn sleep_for(time: Option<Duration>) {
@@ -147,8 +170,11 @@ async fn start_collector(
     run_file: &Path,
 ) -> anyhow::Result<Service> {
     let endpoint = data_dir.join("endpoint");
-    // One of a process that was killed must not be taken for ours.
+    // Written before the other one.
+    let pg_endpoint = data_dir.join("endpoint.pg");
+    // Those of a process that was killed must not be taken for ours.
     let _ = fs::remove_file(&endpoint);
+    let _ = fs::remove_file(&pg_endpoint);
     write(file, run_file)?;
     let mut collector = Service::start("collector", run_file)?;
     let end = Instant::now() + COLLECTOR_LIMIT;
@@ -166,6 +192,9 @@ async fn start_collector(
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     file.collector.listen.clone_from(&address);
+    if let Ok(pg) = fs::read_to_string(&pg_endpoint) {
+        pg.trim().clone_into(&mut file.collector.pg_listen);
+    }
     file.agent.collector.clone_from(&address);
     file.forecaster.collector = address;
     // A restarted collector keeps the address that the others know.

@@ -35,7 +35,7 @@ pub struct Common {
 /// Not root, or what it needs is missing.
 pub async fn run(lab: Lab) -> anyhow::Result<()> {
     match lab {
-        Lab::Guests(_) => Ok(()),
+        Lab::Guests(_) | Lab::Fleet(_) => Ok(()),
         Lab::Oversubscribe(args) => oversubscribe::run(&args).await,
         Lab::Noisy(args) => noisy::run(&args).await,
         Lab::IoDelay(args) => io_delay::run(&args).await,

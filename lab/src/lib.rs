@@ -9,6 +9,7 @@ use clap::Subcommand;
 
 mod cgroup;
 mod experiment;
+mod fleet;
 mod guest;
 mod guests;
 mod measure;
@@ -21,6 +22,7 @@ pub use cgroup::{DEFAULT_WEIGHT, Group, MemoryLimit};
 pub use experiment::noisy::culprits;
 pub use experiment::oversubscribe::report as oversubscribe;
 pub use experiment::{io_delay, memory, multiqueue, noisy, numa, oversubscribe as spinning};
+pub use fleet::FleetArgs;
 pub use guest::{Figures, Guest, Memory, Tally, spec};
 pub use guests::GuestsArgs;
 pub use report::{Format, Report, Table};
@@ -57,6 +59,10 @@ pub enum Lab {
     ///
     /// Example: headroom lab multiqueue --vcpus 2 --depth 8
     Multiqueue(multiqueue::MultiqueueArgs),
+    /// Ships the rows of hosts that do not exist, over real CPU series, to a collector
+    ///
+    /// Example: headroom lab fleet --hosts 20 --vms 30 --backfill 24h
+    Fleet(FleetArgs),
 }
 
 /// Runs a lab command; whatever it made is removed when it ends, also when it
@@ -66,9 +72,11 @@ pub enum Lab {
 /// KVM, QEMU or the cgroup is not to be had.
 pub async fn run(lab: Lab) -> anyhow::Result<()> {
     // Its own end at an interrupt tells what the guests did.
-    if let Lab::Guests(args) = lab {
-        return guests::run(args).await;
-    }
+    let lab = match lab {
+        Lab::Guests(args) => return guests::run(args).await,
+        Lab::Fleet(args) => return fleet::run(args).await,
+        lab => lab,
+    };
     tokio::select! {
         r = experiment::run(lab) => r,
         () = terminal::interrupted() => anyhow::bail!("interrupted; all guests are removed"),

@@ -59,18 +59,7 @@ pub fn to_wire(batch: &Batch) -> v1::Batch {
 /// A batch of an unaccepted version, without identity, or with values that
 /// contradict the catalogue.
 pub fn from_wire(wire: &v1::Batch) -> Result<Decoded, ConvertError> {
-    let oldest = SCHEMA_VERSION.saturating_sub(1).max(1);
-    if !(oldest..=SCHEMA_VERSION).contains(&wire.schema_version) {
-        return Err(ConvertError::Version {
-            got: wire.schema_version,
-        });
-    }
-    if wire.agent_id.is_empty() {
-        return Err(ConvertError::Identity("agent_id"));
-    }
-    if wire.epoch == 0 || wire.seq == 0 {
-        return Err(ConvertError::Identity("epoch or seq"));
-    }
+    check_identity(&wire.agent_id, (wire.epoch, wire.seq), wire.schema_version)?;
     let (mut chunks, mut unknown_rows) = (Vec::new(), 0);
     for chunk in &wire.chunks {
         match metric::table(&chunk.table) {
@@ -91,6 +80,27 @@ pub fn from_wire(wire: &v1::Batch) -> Result<Decoded, ConvertError> {
         batch,
         unknown_rows,
     })
+}
+
+/// What every batch must have.
+pub(crate) fn check_identity(
+    agent_id: &str,
+    (epoch, seq): (u64, u64),
+    schema_version: u32,
+) -> Result<(), ConvertError> {
+    let oldest = SCHEMA_VERSION.saturating_sub(1).max(1);
+    if !(oldest..=SCHEMA_VERSION).contains(&schema_version) {
+        return Err(ConvertError::Version {
+            got: schema_version,
+        });
+    }
+    if agent_id.is_empty() {
+        return Err(ConvertError::Identity("agent_id"));
+    }
+    if epoch == 0 || seq == 0 {
+        return Err(ConvertError::Identity("epoch or seq"));
+    }
+    Ok(())
 }
 
 fn chunk_to_wire(chunk: &Chunk) -> v1::Chunk {

@@ -1,6 +1,7 @@
 //! Wire types and their only conversions to the domain.
 #![forbid(unsafe_code)]
 
+pub mod columns;
 pub mod convert;
 
 /// Generated from `headroom/v1/headroom.proto`.

@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 pub mod guests;
+pub mod prometheus;
 pub mod require;
 pub mod schedstat;
 pub mod up;
+pub mod web;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

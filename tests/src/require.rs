@@ -16,6 +16,8 @@ pub enum Need {
     Python,
     /// A browser.
     Browser,
+    /// Prometheus and promtool.
+    Prometheus,
 }
 
 /// Whether all of it is there; prints the skip where not.
@@ -61,5 +63,6 @@ fn missing(need: Need) -> Option<String> {
         Need::Kvm => closed("/dev/kvm").or_else(|| absent("/usr/bin/qemu-system-x86_64")),
         Need::Python => absent(&crate::python().display().to_string()),
         Need::Browser => absent("/usr/bin/chromium"),
+        Need::Prometheus => absent("/usr/bin/prometheus").or_else(|| absent("/usr/bin/promtool")),
     }
 }

@@ -18,18 +18,17 @@ pub struct Up {
 
 impl Up {
     /// Starts it on a directory with the given configuration (TOML; the
-    /// collector's port is chosen freely) and flags, and waits until it says
+    /// ports are chosen freely) and flags, and waits until it says
     /// that it is up.
     ///
     /// # Errors
     /// It ended before that.
     pub fn start(data_dir: &Path, config: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let file = data_dir.with_extension("toml");
-        let config = if config.contains("[collector]") {
-            config.replace("[collector]", "[collector]\nlisten = \"127.0.0.1:0\"")
-        } else {
-            format!("{config}\n[collector]\nlisten = \"127.0.0.1:0\"\n")
-        };
+        let free = "\"127.0.0.1:0\"";
+        let config = with(config, "[agent]", &format!("metrics_listen = {free}"));
+        let doors = format!("listen = {free}\nhttp_listen = {free}\npg_listen = {free}");
+        let config = with(&config, "[collector]", &doors);
         std::fs::write(&file, config)?;
         let mut child = Command::new(crate::headroom())
             .args(["up", "--listen", "127.0.0.1:0", "--config"])
@@ -115,6 +114,15 @@ impl Drop for Up {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+/// A configuration with further keys in a section.
+fn with(config: &str, section: &str, keys: &str) -> String {
+    if config.contains(section) {
+        config.replacen(section, &format!("{section}\n{keys}"), 1)
+    } else {
+        format!("{config}\n{section}\n{keys}\n")
     }
 }
 

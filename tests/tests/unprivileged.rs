@@ -1,6 +1,10 @@
 //! What needs no capability: the command's own promises.
 #![expect(clippy::unwrap_used, reason = "tests, their helpers too")]
 
+mod unprivileged {
+    pub mod prometheus;
+}
+
 use std::process::{Command, Output};
 
 use headroom_tests::headroom;
@@ -58,12 +62,38 @@ fn bad_usage_exits_with_2_and_every_command_has_an_example() {
         &["lab", "numa"],
         &["lab", "memory"],
         &["lab", "multiqueue"],
+        &["lab", "fleet"],
         &["bench", "probes"],
+        &["bench", "ingest"],
         &["doctor"],
         &["config", "print"],
     ] {
         let (code, help, _) = run(&[command, &["--help"]].concat());
         assert_eq!(code, 0);
         assert!(help.contains("Example: headroom "), "{command:?}: {help}");
+    }
+}
+
+#[test]
+fn a_collector_killed_under_load_loses_and_doubles_nothing() {
+    // Two kills of a debug build: 30 000 rows take some seconds.
+    let flags = [
+        "--hosts", "4", "--vms", "10", "--rows", "30000", "--kill", "2",
+    ];
+    let (code, out, err) = run(&[&["bench", "ingest", "-o", "json"], &flags[..]].concat());
+    assert_eq!(code, 0, "{err}");
+    let figures: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let number = |key: &str| figures[key].as_f64().unwrap_or(f64::NAN);
+    assert!(number("acked_rows") >= 30_000.0, "{out}");
+    assert_eq!(number("lost_rows"), 0.0, "{out}");
+    assert_eq!(number("duplicate_rows"), 0.0, "{out}");
+    assert_eq!(number("kills"), 2.0, "{out}");
+    for key in [
+        "rows_per_core_s",
+        "bytes_per_sample",
+        "rss_mib",
+        "ready_max_ms",
+    ] {
+        assert!(number(key) > 0.0, "{key}: {out}");
     }
 }

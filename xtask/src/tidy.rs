@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use crate::ebpf::text;
-use crate::tidy::rules::{Finding, check_crate, check_file};
+use crate::tidy::rules::{Finding, check_crate, check_file, check_manifest};
 
 /// Checks every file that git knows.
 ///
@@ -33,6 +33,7 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
         let bytes = fs::read(&path).with_context(|| format!("reading {name}"))?;
         findings.extend(check_file(name, &bytes, hostname.trim()));
         if name.ends_with("Cargo.toml") {
+            findings.extend(check_manifest(name, &String::from_utf8_lossy(&bytes)));
             findings.extend(roots(root, name)?);
         }
     }

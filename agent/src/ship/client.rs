@@ -58,14 +58,21 @@ pub enum ShipError {
 /// # Errors
 /// No URL can be made of the address.
 pub fn channel(collector: &str) -> Result<Channel, ShipError> {
+    Ok(endpoint(collector)?.connect_lazy())
+}
+
+/// `HOST:PORT` and the limits of a connection to it, not yet made.
+///
+/// # Errors
+/// No URL can be made of the address.
+pub fn endpoint(collector: &str) -> Result<Endpoint, ShipError> {
     let endpoint = Endpoint::from_shared(format!("http://{collector}"));
     let endpoint = endpoint.map_err(|_| ShipError::Address(collector.to_owned()))?;
-    let endpoint = endpoint
+    Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true);
-    Ok(endpoint.connect_lazy())
+        .keep_alive_while_idle(true))
 }
 
 /// Sends what comes into the queue, for ever, through every failure; returns

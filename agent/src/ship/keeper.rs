@@ -6,6 +6,7 @@
 //! cuts: with a collector that answers nothing is ever synced.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -36,17 +37,7 @@ impl Keeper {
     /// # Errors
     /// The thread can't be started.
     pub fn start(queue: &Arc<Queue>, dir: PathBuf, cap: u64) -> io::Result<Self> {
-        queue.lock().opening = true;
-        let work = Work {
-            queue: queue.clone(),
-            dir,
-            cap,
-            spool: None,
-            dirty_since: None,
-            pause: None,
-            failures: 0,
-            last_try: false,
-        };
+        let work = Work::new(queue, dir, cap);
         let thread = std::thread::Builder::new().name("spool".into());
         Ok(Self {
             queue: queue.clone(),
@@ -66,6 +57,27 @@ impl Keeper {
             }
         };
         tokio::time::timeout(limit, ended).await.is_ok()
+    }
+}
+
+/// The keeper's work without its thread, for simulated time: it looks for the
+/// next piece `pace` after the last one, and ends as [`Keeper::finish`] would.
+pub fn keep(
+    queue: &Arc<Queue>,
+    dir: PathBuf,
+    cap: u64,
+    pace: fn() -> Duration,
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut work = Work::new(queue, dir, cap);
+    async move {
+        loop {
+            tokio::time::sleep(pace()).await;
+            let queue = work.queue.clone();
+            let task = work.look(&mut queue.lock());
+            if task.is_some_and(|task| work.perform(task).is_break()) {
+                return;
+            }
+        }
     }
 }
 
@@ -94,43 +106,68 @@ enum Task {
 }
 
 impl Work {
+    fn new(queue: &Arc<Queue>, dir: PathBuf, cap: u64) -> Self {
+        queue.lock().opening = true;
+        Self {
+            queue: queue.clone(),
+            dir,
+            cap,
+            spool: None,
+            dirty_since: None,
+            pause: None,
+            failures: 0,
+            last_try: false,
+        }
+    }
+
     fn run(mut self) {
         loop {
             let task = self.next_task();
-            let done = match task {
-                Task::Open => self.open(),
-                Task::Settle(held, dropped) => self.settle(held, dropped),
-                Task::Load => {
-                    self.load();
-                    continue;
-                }
-                Task::Write(wire, rows) => self.write(&wire, rows),
-                Task::Sync => self.sync(),
-                Task::End => return,
-            };
-            match done {
-                Ok(()) => self.worked(),
-                Err(error) => self.failed(&error),
+            if self.perform(task).is_break() {
+                return;
             }
         }
+    }
+
+    fn perform(&mut self, task: Task) -> ControlFlow<()> {
+        let done = match task {
+            Task::Open => self.open(),
+            Task::Settle(held, dropped) => self.settle(held, dropped),
+            Task::Load => {
+                self.load();
+                return ControlFlow::Continue(());
+            }
+            Task::Write(wire, rows) => self.write(&wire, rows),
+            Task::Sync => self.sync(),
+            Task::End => return ControlFlow::Break(()),
+        };
+        match done {
+            Ok(()) => self.worked(),
+            Err(error) => self.failed(&error),
+        }
+        ControlFlow::Continue(())
     }
 
     fn next_task(&mut self) -> Task {
         let queue = self.queue.clone();
         let mut state = queue.lock();
         loop {
-            if self.pause.is_some_and(|until| Instant::now() >= until) {
-                self.pause = None;
-            }
-            if state.stopping && !std::mem::replace(&mut self.last_try, true) {
-                self.pause = None;
-            }
-            if let Some(task) = self.due(&mut state) {
+            if let Some(task) = self.look(&mut state) {
                 return task;
             }
             let time = self.idle();
             state = queue.wait(state, time);
         }
+    }
+
+    fn look(&mut self, state: &mut State) -> Option<Task> {
+        if self.pause.is_some_and(|until| Instant::now() >= until) {
+            self.pause = None;
+        }
+        if state.stopping && !std::mem::replace(&mut self.last_try, true) {
+            self.pause = None;
+        }
+        self.due(state)
     }
 
     fn due(&self, state: &mut State) -> Option<Task> {

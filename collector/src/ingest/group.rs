@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::order::Blocked;
 use super::{Counters, Limits, Outcome, Prepared, Request};
 use crate::error::chain;
+use crate::remote_write::Feed;
 use crate::store::Store;
 use crate::wal::{Entry, Lsn, Seen, Wal};
 
@@ -24,6 +25,7 @@ pub struct Committer {
     store: Arc<Store>,
     limits: Limits,
     counters: Arc<Counters>,
+    feed: Option<Feed>,
     blocked: Blocked,
     /// After a failed write: not before.
     pause: Option<(Instant, String)>,
@@ -47,12 +49,14 @@ impl Committer {
         store: Arc<Store>,
         limits: Limits,
         counters: Arc<Counters>,
+        feed: Option<Feed>,
     ) -> Self {
         Self {
             wal,
             store,
             limits,
             counters,
+            feed,
             blocked: Blocked::default(),
             pause: None,
         }
@@ -77,7 +81,7 @@ impl Committer {
     fn sort_in(&mut self, Request { batch, reply }: Request, group: &mut Group) {
         let entry = &batch.entry;
         let key = (entry.agent_id.clone(), entry.epoch);
-        if group.greatest.get(&key).is_some_and(|g| entry.seq <= *g) && dedupe() {
+        if group.greatest.get(&key).is_some_and(|g| entry.seq <= *g) && self.dedupes() {
             group.repeated.push((batch.entry, reply));
             return;
         }
@@ -88,7 +92,7 @@ impl Committer {
             .marks()
             .seen(&key.0, key.1, entry.seq);
         match seen {
-            Seen::Duplicate if dedupe() => {
+            Seen::Duplicate if self.dedupes() => {
                 self.counters
                     .duplicate_batches
                     .fetch_add(1, Ordering::Relaxed);
@@ -102,7 +106,12 @@ impl Committer {
                 let _ = reply.send(Outcome::Invalid(reason.into()));
             }
             Seen::New | Seen::Duplicate => match self.obstacle(&batch, group) {
-                Some(reason) => self.refuse(&batch.entry, reply, reason),
+                Some(reason) => {
+                    self.counters
+                        .refused_rows
+                        .fetch_add(batch.rows, Ordering::Relaxed);
+                    self.refuse(&batch.entry, reply, reason);
+                }
                 None => {
                     group.greatest.insert(key, entry.seq);
                     group.bytes += entry.payload.len() as u64;
@@ -111,6 +120,10 @@ impl Committer {
                 }
             },
         }
+    }
+
+    fn dedupes(&self) -> bool {
+        self.limits.dedupe && dedupe()
     }
 
     /// Why a batch can't be taken now.
@@ -151,7 +164,7 @@ impl Committer {
         }
         let entries: Vec<Entry> = group.batches.iter().map(|(b, _)| b.entry.clone()).collect();
         let wal = Arc::clone(&self.wal);
-        let appended = tokio::task::spawn_blocking(move || {
+        let appended = crate::blocking::run(move || {
             wal.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .append(&entries)
@@ -166,6 +179,17 @@ impl Committer {
     fn acknowledge(&self, group: Group, lsns: Vec<Lsn>) {
         self.counters.set_refusing("");
         let rows: u64 = group.batches.iter().map(|(b, _)| b.rows).sum();
+        self.counters
+            .acked_batches
+            .fetch_add(group.batches.len() as u64, Ordering::Relaxed);
+        for (batch, _) in &group.batches {
+            self.counters
+                .senders
+                .saw(&batch.entry.agent_id, &batch.host);
+            if let Some(feed) = &self.feed {
+                feed.offer(&batch.chunks);
+            }
+        }
         let (batches, replies): (Vec<_>, Vec<_>) = group
             .batches
             .into_iter()
@@ -190,6 +214,9 @@ impl Committer {
         self.counters.set_refusing(&reason);
         self.pause = Some((Instant::now() + RETRY, reason.clone()));
         for (batch, reply) in group.batches {
+            self.counters
+                .refused_rows
+                .fetch_add(batch.rows, Ordering::Relaxed);
             self.refuse(&batch.entry, reply, reason.clone());
         }
         for (entry, reply) in group.repeated {

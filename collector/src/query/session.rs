@@ -6,8 +6,11 @@ use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::Result;
 use datafusion::datasource::MemTable;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::functions::datetime::date_bin;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
 use headroom_core::metric::Table;
 use headroom_core::rollup::stored;
 use headroom_core::rows::{VM_DISKS, VM_MEMORY, VM_NUMA, VM_QUEUES};
@@ -15,6 +18,7 @@ use headroom_core::rows::{VM_DISKS, VM_MEMORY, VM_NUMA, VM_QUEUES};
 use super::Rows;
 use super::gate::DENIED;
 use super::hist::{hist_count, hist_merge, hist_quantile};
+use super::pg_catalog;
 use super::provider::HotAndStored;
 use super::views::{self, VIEWS};
 use crate::schema;
@@ -29,7 +33,7 @@ const ALSO: &[(&str, &Table)] = &[
 ];
 
 /// Tables of `information_schema` that list views.
-const LISTS: &[&str] = &["tables", "views", "columns"];
+const LISTS: &[&str] = &["tables", "views", "columns", pg_catalog::COLUMNS];
 
 /// Tables of the catalogue behind names in a statement, each once.
 pub fn behind(names: &[String]) -> Vec<usize> {
@@ -76,7 +80,13 @@ pub async fn context(
     rows: &Arc<dyn Rows>,
     (snapshot, names): (Arc<Snapshot>, &[String]),
 ) -> Result<SessionContext> {
-    let context = SessionContext::new_with_config_rt(config, runtime);
+    let state = SessionStateBuilder::new_with_default_features()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        // `'vms'::regclass` and the like; it knows names that no other planner does.
+        .with_type_planner(Arc::new(PgOidTypePlanner))
+        .build();
+    let context = SessionContext::new_with_state(state);
     for name in DENIED {
         context.deregister_udf(name);
         context.deregister_udtf(name);
@@ -84,6 +94,9 @@ pub async fn context(
     context.register_udf(hist_quantile());
     context.register_udf(hist_count());
     context.register_udaf(hist_merge());
+    // As Grafana's macros and TimescaleDB call it.
+    context.register_udf(date_bin().as_ref().clone().with_aliases(["time_bucket"]));
+    pg_catalog::register(&context)?;
     let all = stored().iter().map(|table| (table.name, *table));
     for (name, table) in all.chain(ALSO.iter().copied()) {
         let i = schema::index(table);
@@ -102,8 +115,9 @@ pub async fn context(
         Arc::new(views::store_usage(&snapshot, &rows.keep())?),
     )?;
     // Planning a view takes longer than most queries, so those that nobody
-    // asks for are left out; `information_schema` and SHOW see all of them.
-    let lists = names.is_empty() || names.iter().any(|n| LISTS.contains(&n.as_str()));
+    // asks for are left out; `information_schema`, `pg_catalog` and SHOW see all of them.
+    let list = |name: &String| name.starts_with("pg_") || LISTS.contains(&name.as_str());
+    let lists = names.is_empty() || names.iter().any(list);
     for view in VIEWS {
         if lists || names.iter().any(|name| name == view.name) {
             context.sql(view.sql).await?;

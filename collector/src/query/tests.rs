@@ -7,7 +7,7 @@ use headroom_core::rollup::stored;
 use super::{Limits, QueryEngine, QueryError, Rows, session};
 use crate::ingest::convert;
 use crate::store::{Snapshot, TableRows, hot};
-use crate::tests::harness::{PATIENCE, batch, number};
+use crate::tests::harness::{PATIENCE, batch, bytes, number};
 
 struct Memory(ArcSwap<Snapshot>);
 
@@ -31,7 +31,7 @@ fn engine(batches: u64) -> QueryEngine {
         tables: vec![TableRows::default(); stored().len()],
     };
     for seq in 1..=batches {
-        for (table, rows) in convert::wire(&batch("a", 1, seq, 4)).unwrap().chunks {
+        for (table, rows) in convert::wire(bytes(&batch("a", 1, seq, 4))).unwrap().chunks {
             hot::push(&mut snapshot.tables[table].hot, rows);
         }
     }

@@ -205,7 +205,7 @@ impl Fold {
             return Ok(None);
         }
         let done = std::mem::replace(&mut self.done, Chunk::new(self.rollup.table));
-        schema::rows(done).map(Some)
+        schema::made(done).map(Some)
     }
 }
 

@@ -1,44 +1,69 @@
 //! `Ingest.Push`.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::stream::{FuturesOrdered, Stream, StreamExt as _};
-use headroom_proto::v1::ingest_server::Ingest;
-use headroom_proto::v1::{Ack, Batch};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use headroom_proto::columns;
+use headroom_proto::v1::Ack;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, Streaming};
 
-use super::Services;
-use crate::ingest::Outcome;
+use super::raw::RawIngest;
+use crate::ingest::{self, Outcome};
 
+/// Batches of all connections together that are checked or wait for their
+/// sync. Each may have 16 MiB on the wire.
+const BATCHES_IN_FLIGHT: usize = 256;
 /// Batches of one stream without an answer; the sender waits beyond that.
 const IN_FLIGHT: usize = 32;
 
-type Acks = Pin<Box<dyn Stream<Item = Result<Ack, Status>> + Send>>;
+/// Answers to the batches of a stream, in their order.
+pub type Acks = Pin<Box<dyn Stream<Item = Result<Ack, Status>> + Send>>;
 
-#[tonic::async_trait]
-impl Ingest for Services {
-    type PushStream = Acks;
+/// The service that takes batches in.
+#[derive(Clone)]
+pub struct Intake {
+    ingest: ingest::Ingest,
+    /// Turns true when the collector stops.
+    stopping: watch::Receiver<bool>,
+    batches: Arc<Semaphore>,
+}
 
-    async fn push(&self, request: Request<Streaming<Batch>>) -> Result<Response<Acks>, Status> {
+impl Intake {
+    /// One that ends its streams when `stopping` turns true.
+    pub fn new(ingest: ingest::Ingest, stopping: watch::Receiver<bool>) -> Self {
+        Self {
+            ingest,
+            stopping,
+            batches: Arc::new(Semaphore::new(BATCHES_IN_FLIGHT)),
+        }
+    }
+
+    /// For a server.
+    pub fn service(self) -> RawIngest {
+        RawIngest(self)
+    }
+
+    /// Takes the batches of a stream, each as it stands on the wire.
+    pub fn push(&self, batches: Streaming<Bytes>) -> Acks {
         let (to, acks) = mpsc::channel(IN_FLIGHT);
         let push = Push {
-            services: self.clone(),
+            intake: self.clone(),
             to,
-            stopping: self.0.stopping.clone(),
         };
-        tokio::spawn(push.run(request.into_inner()));
-        Ok(Response::new(Box::pin(ReceiverStream::new(acks))))
+        tokio::spawn(push.run(batches));
+        Box::pin(ReceiverStream::new(acks))
     }
 }
 
 /// One stream of batches.
 struct Push {
-    services: Services,
+    intake: Intake,
     to: mpsc::Sender<Result<Ack, Status>>,
-    stopping: watch::Receiver<bool>,
 }
 
 /// A batch whose outcome is awaited.
@@ -50,8 +75,8 @@ struct Waiting {
 }
 
 impl Push {
-    async fn run(self, mut batches: Streaming<Batch>) {
-        let mut stopping = self.stopping.clone();
+    async fn run(self, mut batches: Streaming<Bytes>) {
+        let mut stopping = self.intake.stopping.clone();
         let mut waiting = FuturesOrdered::new();
         loop {
             tokio::select! {
@@ -63,7 +88,17 @@ impl Push {
                     }
                 }
                 batch = batches.message(), if waiting.len() < IN_FLIGHT => match batch {
-                    Ok(Some(batch)) => waiting.push_back(self.submit(batch).await.ack()),
+                    Ok(Some(batch)) => match columns::name(&batch) {
+                        Ok(name) => {
+                            let taken = self.submit(batch, (name.epoch, name.seq)).await;
+                            waiting.push_back(taken.ack());
+                        }
+                        // Nothing says which batch an answer would be for.
+                        Err(error) => {
+                            tracing::debug!(%error, "stream ended at a message that is no batch");
+                            break;
+                        }
+                    },
                     // The end of the sender's side, or of the connection.
                     Ok(None) => break,
                     Err(status) => {
@@ -81,17 +116,12 @@ impl Push {
         }
     }
 
-    async fn submit(&self, batch: Batch) -> Waiting {
-        let shared = &self.services.0;
-        let room = std::sync::Arc::clone(&shared.batches)
-            .acquire_owned()
-            .await
-            .ok();
-        let (epoch, seq) = (batch.epoch, batch.seq);
+    async fn submit(&self, batch: Bytes, (epoch, seq): (u64, u64)) -> Waiting {
+        let room = Arc::clone(&self.intake.batches).acquire_owned().await.ok();
         Waiting {
             epoch,
             seq,
-            outcome: shared.ingest.submit(batch).await,
+            outcome: self.intake.ingest.submit(batch).await,
             _room: room,
         }
     }

@@ -1,6 +1,7 @@
 //! `Query.Sql` and `Query.Status`.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use arrow::ipc::writer::StreamWriter;
 use futures::stream::Stream;
@@ -30,11 +31,19 @@ impl Query for Services {
             .engine
             .sql(&request.into_inner().sql)
             .await
-            .map_err(|e| status(&e))?;
+            .map_err(|e| {
+                self.0.doors.grpc.count(&e);
+                status(&e)
+            })?;
         let (to, pieces) = mpsc::channel(IN_FLIGHT);
+        let doors = Arc::clone(&self.0.doors);
         tokio::spawn(async move {
-            if let Err(status) = send(answer, &to).await {
-                let _ = to.send(Err(status)).await;
+            match send(answer, &to).await {
+                Ok(()) => doors.grpc.answered(),
+                Err(failed) => {
+                    doors.grpc.count(&failed);
+                    let _ = to.send(Err(status(&failed))).await;
+                }
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(pieces))))
@@ -48,13 +57,11 @@ impl Query for Services {
 async fn send(
     mut answer: Answer,
     to: &mpsc::Sender<Result<SqlPiece, Status>>,
-) -> Result<(), Status> {
-    let failed = |e: arrow::error::ArrowError| Status::internal(e.to_string());
+) -> Result<(), QueryError> {
+    let failed = |e: arrow::error::ArrowError| QueryError::Failed(e.to_string());
     let mut writer = StreamWriter::try_new(Vec::new(), &answer.schema).map_err(failed)?;
     while let Some(rows) = answer.next().await {
-        writer
-            .write(&rows.map_err(|e| status(&e))?)
-            .map_err(failed)?;
+        writer.write(&rows?).map_err(failed)?;
         let bytes = std::mem::take(writer.get_mut());
         if !cut(bytes, to).await {
             return Ok(());

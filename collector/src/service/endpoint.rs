@@ -1,4 +1,5 @@
-//! `<data_dir>/endpoint`: where others on this host find the collector.
+//! `<data_dir>/endpoint`, `endpoint.pg` and `endpoint.http`: where others on
+//! this host find the collector's doors.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,13 +13,14 @@ pub struct Endpoint {
     path: PathBuf,
 }
 
-/// Writes the address, atomically: a reader sees all of it or none.
+/// Writes the address of one door to a file of that name, atomically: a reader
+/// sees all of it or none.
 ///
 /// # Errors
 /// The file can't be written.
-pub fn announce(data_dir: &Path, address: SocketAddr) -> Result<Endpoint, Error> {
-    let path = data_dir.join("endpoint");
-    let temporary = data_dir.join(".endpoint.tmp");
+pub fn announce(data_dir: &Path, name: &str, address: SocketAddr) -> Result<Endpoint, Error> {
+    let path = data_dir.join(name);
+    let temporary = data_dir.join(format!(".{name}.tmp"));
     let written =
         fs::write(&temporary, format!("{address}\n")).and_then(|()| fs::rename(&temporary, &path));
     written.map_err(Error::io("write", &path))?;

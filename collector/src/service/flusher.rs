@@ -48,9 +48,11 @@ pub fn start(
 
 /// Flushes and trims once; tells whether all of it worked.
 pub async fn flush(store: &Arc<Store>, wal: &Arc<Mutex<Wal>>) -> bool {
+    let began = Instant::now();
     let (committed, outcome) = store.flush().await;
+    store.work.flushes.done(began.elapsed(), outcome.is_ok());
     let wal = Arc::clone(wal);
-    let trimmed = tokio::task::spawn_blocking(move || {
+    let trimmed = crate::blocking::run(move || {
         wal.lock()
             .unwrap_or_else(PoisonError::into_inner)
             .trim(committed)

@@ -16,9 +16,10 @@ use deltalake_core::kernel::{
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableBuilder};
 use futures::TryStreamExt as _;
-use headroom_core::metric::{Column, Kind, Table};
+use headroom_core::metric::{Column, Kind, TABLES, Table};
 use tokio::sync::Mutex;
 
+use super::late::LateLog;
 use super::parquet::NewFile;
 use super::stats::Bounds;
 use super::{DataFile, tidy};
@@ -96,6 +97,32 @@ pub enum Change {
     Layout,
     /// There are others after it, or fewer.
     Rows,
+}
+
+/// Who keeps the logs of the tables.
+#[async_trait]
+pub trait Tables: Send + Sync {
+    /// The log of the table with that directory; made if there is none.
+    ///
+    /// # Errors
+    /// It can't be read or created, or has other columns.
+    async fn open(&self, table: &'static Table, dir: &Path) -> Result<Arc<dyn TableLog>, Error>;
+}
+
+/// Delta, on the local disk. Roll-ups are made when there is something to put
+/// in: most of a first start would be spent on creating them.
+pub struct DeltaTables;
+
+#[async_trait]
+impl Tables for DeltaTables {
+    async fn open(&self, table: &'static Table, dir: &Path) -> Result<Arc<dyn TableLog>, Error> {
+        let sent = TABLES.iter().any(|t| t.name == table.name);
+        Ok(if sent {
+            Arc::new(DeltaLog::open(table, dir).await?)
+        } else {
+            Arc::new(LateLog::open(table, dir).await?)
+        })
+    }
 }
 
 /// A Delta table on the local disk.

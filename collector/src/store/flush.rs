@@ -85,7 +85,7 @@ impl Store {
         let declared = TABLES[table];
         let written = {
             let dir = dir.clone();
-            tokio::task::spawn_blocking(move || write_all(declared, &dir, &batches)).await
+            crate::blocking::run(move || write_all(declared, &dir, &batches)).await
         };
         let files = written.map_err(Error::table("write files of", declared.name))??;
         let log = &self.logs[table];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::cast::AsArray as _;
 use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::TimestampMicrosecondType;
 use headroom_core::metric::{Kind, Table};
 use parquet::arrow::ArrowWriter;
@@ -18,6 +18,7 @@ use parquet::schema::types::ColumnPath;
 
 use super::hot::HotBatch;
 use super::hours::{self, Hours};
+use super::order;
 use super::stats::Bounds;
 use crate::Error;
 use crate::schema;
@@ -76,23 +77,14 @@ pub fn days(table: &'static Table, batches: &[Arc<HotBatch>]) -> Result<Vec<Day>
         batches.iter().map(|b| &b.rows),
     )
     .map_err(failed)?;
-    let by: Vec<SortColumn> = table
-        .sort
-        .iter()
-        .filter_map(|name| all.column_by_name(name))
-        .map(|values| SortColumn {
-            values: Arc::clone(values),
-            options: None,
-        })
-        .collect();
-    let order = lexsort_to_indices(&by, None).map_err(failed)?;
+    let order = order::sorted(table, &all).map_err(failed)?;
     let times = all.column(0).as_primitive::<TimestampMicrosecondType>();
     let mut by_day = std::collections::BTreeMap::<i64, Vec<u32>>::new();
-    for i in order.values() {
+    for i in order {
         by_day
-            .entry(times.value(*i as usize).div_euclid(DAY_US))
+            .entry(times.value(i as usize).div_euclid(DAY_US))
             .or_default()
-            .push(*i);
+            .push(i);
     }
     let cut = |(day, rows): (i64, Vec<u32>)| {
         let rows = take_record_batch(&all, &UInt32Array::from(rows)).map_err(failed)?;
@@ -153,7 +145,7 @@ impl FileWriter {
             hours: Hours::new(),
             writer: None,
         };
-        let writer = ArrowWriter::try_new(file, schema, Some(properties(table)));
+        let writer = ArrowWriter::try_new(file, schema, Some(properties(table, generation)));
         begun.writer = Some(writer.map_err(Error::table("write a file of", table.name))?);
         Ok(begun)
     }
@@ -255,9 +247,13 @@ pub fn sync_dir(dir: &Path) -> Result<(), Error> {
         .map_err(Error::io("sync", dir))
 }
 
-fn properties(table: &Table) -> WriterProperties {
+fn properties(table: &Table, generation: u8) -> WriterProperties {
+    // A first file is merged within the hour: only what stays is worth the
+    // time of the higher level.
+    let level = if generation > 1 { 3 } else { 1 };
+    let level = ZstdLevel::try_new(level).unwrap_or_default();
     let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap_or_default()))
+        .set_compression(Compression::ZSTD(level))
         .set_max_row_group_row_count(Some(ROW_GROUP))
         .set_sorting_columns(Some(sorting(table)));
     for column in table.columns {

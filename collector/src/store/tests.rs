@@ -7,7 +7,7 @@ use super::{Bounds, Step, Store};
 use crate::Error;
 use crate::ingest::convert;
 use crate::query::{Limits, QueryEngine};
-use crate::tests::harness::{ALL_VCPUS, PATIENCE, T0, batch, files, number, vcpu_row, wire};
+use crate::tests::harness::{ALL_VCPUS, PATIENCE, T0, batch, bytes, files, number, vcpu_row, wire};
 use crate::wal::{Layout, RealDisk, Wal};
 
 mod merges;
@@ -61,7 +61,7 @@ pub async fn open(dir: &Path) -> Opened {
         segment_size: 1 << 20,
     };
     let (mut wal, _) = Wal::open(layout, Box::new(RealDisk), &mut |lsn, b| {
-        store.append(vec![(lsn, convert::batch(&b).unwrap().chunks)]);
+        store.append(vec![(lsn, convert::batch(b).unwrap().chunks)]);
     })
     .unwrap();
     wal.skip(store.committed().into_iter().max().unwrap());
@@ -73,7 +73,7 @@ pub async fn open(dir: &Path) -> Opened {
 
 impl Opened {
     pub fn push(&mut self, wire: &headroom_proto::v1::Batch) {
-        let prepared = convert::wire(wire).unwrap();
+        let prepared = convert::wire(bytes(wire)).unwrap();
         let lsns = self.wal.append(&[prepared.entry]).unwrap();
         self.store.append(vec![(lsns[0], prepared.chunks)]);
     }
@@ -285,7 +285,7 @@ async fn files_are_cut_by_day_and_skipped_by_their_bounds() {
 
 #[test]
 fn bounds_survive_the_way_through_delta_and_only_widen() {
-    let prepared = convert::wire(&batch("a", 1, 7, 3)).unwrap();
+    let prepared = convert::wire(bytes(&batch("a", 1, 7, 3))).unwrap();
     for (table, rows) in &prepared.chunks {
         let declared = TABLES[*table];
         let bounds = Bounds::of(declared, rows);
@@ -309,7 +309,7 @@ fn bounds_survive_the_way_through_delta_and_only_widen() {
 
 #[test]
 fn hot_batches_stay_few() {
-    let prepared = convert::wire(&batch("a", 1, 1, 2)).unwrap();
+    let prepared = convert::wire(bytes(&batch("a", 1, 1, 2))).unwrap();
     let mut hot = Vec::new();
     for _ in 0..5000 {
         super::hot::push(&mut hot, prepared.chunks[0].1.clone());

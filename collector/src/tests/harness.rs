@@ -30,6 +30,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub fn raw(dir: &Path) -> Raw {
     Raw {
         listen: "127.0.0.1:0".into(),
+        pg_listen: String::new(),
+        http_listen: "127.0.0.1:0".into(),
         data_dir: dir.to_path_buf(),
         group_commit: "5ms".into(),
         ..Raw::default()
@@ -183,6 +185,11 @@ pub fn batch(agent: &str, epoch: u64, seq: u64, rows: i64) -> v1::Batch {
         seq,
         vec![Chunk::of(&vcpus), Chunk::of(&[event])],
     )
+}
+
+/// The bytes of a message.
+pub fn bytes(batch: &v1::Batch) -> bytes::Bytes {
+    prost::Message::encode_to_vec(batch).into()
 }
 
 pub fn wire(agent: &str, epoch: u64, seq: u64, chunks: Vec<Chunk>) -> v1::Batch {

@@ -12,6 +12,12 @@ pub trait Disk: Send {
     /// As the file system says.
     fn create(&self, path: &Path) -> io::Result<Box<dyn LogFile>>;
 
+    /// Makes what an earlier process wrote to a file durable.
+    ///
+    /// # Errors
+    /// As the file system says.
+    fn sync_file(&self, path: &Path) -> io::Result<()>;
+
     /// Makes the directory's entries durable.
     ///
     /// # Errors
@@ -49,6 +55,10 @@ impl Disk for RealDisk {
         let file = OpenOptions::new().append(true).create(true).open(path)?;
         file.set_len(0)?;
         Ok(Box::new(file))
+    }
+
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use headroom_proto::v1::Batch;
+use bytes::Bytes;
+use headroom_proto::columns;
 use prost::Message as _;
 
 use super::marks::{Checkpoint, Seen};
@@ -45,7 +46,7 @@ pub struct Found {
 ///
 /// # Errors
 /// The directory or a file can't be read or cut.
-pub fn recover(layout: &Layout, on_batch: &mut dyn FnMut(Lsn, Batch)) -> Result<Recovery, Error> {
+pub fn recover(layout: &Layout, on_batch: &mut dyn FnMut(Lsn, Bytes)) -> Result<Recovery, Error> {
     let mut recovery = Recovery {
         next: 1,
         ..Recovery::default()
@@ -81,7 +82,7 @@ pub fn recover(layout: &Layout, on_batch: &mut dyn FnMut(Lsn, Batch)) -> Result<
 ///
 /// # Errors
 /// The directory or a file can't be read.
-pub fn read_only(dir: &Path, on_batch: &mut dyn FnMut(Lsn, Batch)) -> Result<Recovery, Error> {
+pub fn read_only(dir: &Path, on_batch: &mut dyn FnMut(Lsn, Bytes)) -> Result<Recovery, Error> {
     let mut recovery = Recovery {
         next: 1,
         ..Recovery::default()
@@ -105,7 +106,7 @@ fn replay(
     bytes: &[u8],
     recovery: &mut Recovery,
     quarantine: Option<&Path>,
-    on_batch: &mut dyn FnMut(Lsn, Batch),
+    on_batch: &mut dyn FnMut(Lsn, Bytes),
 ) -> usize {
     let first = path
         .file_stem()
@@ -161,7 +162,7 @@ fn take(
     path: &Path,
     record: Record<'_>,
     recovery: &mut Recovery,
-    on_batch: &mut dyn FnMut(Lsn, Batch),
+    on_batch: &mut dyn FnMut(Lsn, Bytes),
 ) {
     match record.kind {
         Kind::Checkpoint => match Checkpoint::decode(record.payload) {
@@ -172,29 +173,30 @@ fn take(
         },
         Kind::Batch => {
             recovery.next = recovery.next.max(record.lsn + 1);
-            match Batch::decode(record.payload) {
-                Ok(batch) => hand_on(record.lsn, batch, recovery, on_batch),
-                Err(error) => {
-                    recovery.quarantined += 1;
-                    tracing::error!(%error, lsn = record.lsn, "batch in the log is unreadable, left out");
-                }
+            if let Err(error) = hand_on(record, recovery, on_batch) {
+                recovery.quarantined += 1;
+                tracing::error!(%error, lsn = record.lsn, "batch in the log is unreadable, left out");
             }
         }
     }
 }
 
-fn hand_on(lsn: Lsn, batch: Batch, recovery: &mut Recovery, on_batch: &mut dyn FnMut(Lsn, Batch)) {
+fn hand_on(
+    record: Record<'_>,
+    recovery: &mut Recovery,
+    on_batch: &mut dyn FnMut(Lsn, Bytes),
+) -> Result<(), columns::ReadError> {
+    let name = columns::name(record.payload)?;
     // A write that failed half-way and its repetition in the next segment may
     // both be on disk.
-    if recovery.marks.seen(&batch.agent_id, batch.epoch, batch.seq) == Seen::Duplicate {
+    if recovery.marks.seen(&name.agent_id, name.epoch, name.seq) == Seen::Duplicate {
         recovery.repeated += 1;
-        return;
+        return Ok(());
     }
-    recovery
-        .marks
-        .record(&batch.agent_id, batch.epoch, batch.seq);
+    recovery.marks.record(&name.agent_id, name.epoch, name.seq);
     recovery.batches += 1;
-    on_batch(lsn, batch);
+    on_batch(record.lsn, Bytes::copy_from_slice(record.payload));
+    Ok(())
 }
 
 fn set_aside(

@@ -35,6 +35,10 @@ fn entry(seq: u64) -> Entry {
     }
 }
 
+fn seq(payload: &[u8]) -> u64 {
+    Batch::decode(payload).unwrap().seq
+}
+
 fn layout(dir: &Path, segment_size: u64) -> Layout {
     Layout {
         dir: dir.join("log"),
@@ -47,7 +51,7 @@ fn layout(dir: &Path, segment_size: u64) -> Layout {
 fn open(dir: &Path, segment_size: u64, disk: Box<dyn Disk>) -> (Wal, Vec<u64>, super::Recovery) {
     let mut seen = Vec::new();
     let (wal, recovery) = Wal::open(layout(dir, segment_size), disk, &mut |_, b| {
-        seen.push(b.seq)
+        seen.push(seq(&b))
     })
     .unwrap();
     (wal, seen, recovery)
@@ -55,7 +59,7 @@ fn open(dir: &Path, segment_size: u64, disk: Box<dyn Disk>) -> (Wal, Vec<u64>, s
 
 fn seqs_read_only(dir: &Path) -> Vec<u64> {
     let mut seen = Vec::new();
-    read_only(&dir.join("log"), &mut |_, b| seen.push(b.seq)).unwrap();
+    read_only(&dir.join("log"), &mut |_, b| seen.push(seq(&b))).unwrap();
     seen
 }
 
@@ -310,4 +314,25 @@ fn control_a_sync_that_does_nothing_is_caught() {
     faults.lie_about_syncs();
     let (lost, _) = play(&[Action::Append(3), Action::PowerLoss], &faults);
     assert_eq!(lost, BTreeSet::from([1, 2, 3]));
+}
+
+#[test]
+fn what_a_killed_process_wrote_is_durable_once_it_was_read_back() {
+    let (dir, faults) = (tempfile::tempdir().unwrap(), Faults::default());
+    let disk = || Box::new(FaultyDisk::new(&faults));
+    // Killed before its syncs came to the disk.
+    faults.lie_about_syncs();
+    let (mut wal, _, _) = open(dir.path(), u64::MAX, disk());
+    wal.append(&[entry(1), entry(2)]).unwrap();
+    drop(wal);
+    faults.sync_again();
+    let (_, seen, _) = open(dir.path(), u64::MAX, disk());
+    assert_eq!(seen, [1, 2]);
+    faults.lose_power();
+    let (_, seen, _) = open(dir.path(), u64::MAX, disk());
+    assert_eq!(
+        seen,
+        [1, 2],
+        "acked as repetitions since, so not to be lost"
+    );
 }

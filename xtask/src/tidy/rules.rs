@@ -17,6 +17,9 @@ const UNSAFE_ROOTS: [(&str, &str); 3] = [
     ),
 ];
 
+/// Dependencies of the simulation, and itself.
+const SIMULATORS: [&str; 3] = ["mad-turmoil", "turmoil", "headroom-sim"];
+
 /// Places of one machine: neither sources nor the BPF object may name them.
 const PLACES: [&str; 3] = ["/work/", "/root/", "/home/"];
 /// The rules name what they forbid.
@@ -79,6 +82,22 @@ pub fn check_crate(root: &str, manifest: &str, source: &str) -> Option<Finding> 
         file: root.to_owned(),
         line: 1,
         problem: "no #![forbid(unsafe_code)]".to_owned(),
+    })
+}
+
+/// Checks that only the simulation links what takes over a whole process's
+/// time and randomness.
+pub fn check_manifest(name: &str, manifest: &str) -> Option<Finding> {
+    // The root's only names the version.
+    if ["Cargo.toml", "sim/Cargo.toml"].contains(&name) {
+        return None;
+    }
+    let taker = |line: &str| SIMULATORS.iter().any(|word| line.starts_with(word));
+    let at = manifest.lines().position(taker)?;
+    Some(Finding {
+        file: name.to_owned(),
+        line: at + 1,
+        problem: "replaces the clock of the process: for sim alone".to_owned(),
     })
 }
 

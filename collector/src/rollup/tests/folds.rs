@@ -54,7 +54,7 @@ fn rolled(table: &str, rows: &[VcpuRow], portion: usize) -> Vec<RecordBatch> {
     let mut fold = Fold::new(rollup, hours).unwrap();
     let mut made = Vec::new();
     for rows in rows.chunks(portion) {
-        fold.add(&schema::rows(Chunk::of(rows)).unwrap());
+        fold.add(&schema::made(Chunk::of(rows)).unwrap());
         made.extend(fold.take(3, false).unwrap());
     }
     made.extend(fold.take(0, true).unwrap());

@@ -10,7 +10,7 @@ use super::open;
 use crate::ingest::convert;
 use crate::store::parquet::NewFile;
 use crate::store::{Bounds, DeltaLog, Store, TableLog as _};
-use crate::tests::harness::batch;
+use crate::tests::harness::{batch, bytes};
 
 /// The table as a version of headroom made it that did not have a column.
 async fn table_without(dir: &Path, column: &str, rows: &arrow::array::RecordBatch) {
@@ -40,7 +40,7 @@ async fn table_without(dir: &Path, column: &str, rows: &arrow::array::RecordBatc
 async fn a_table_of_an_older_version_gets_the_new_columns() {
     let dir = tempfile::tempdir().unwrap();
     let table = dir.path().join("tables/vcpus");
-    let prepared = convert::wire(&batch("a", 1, 1, 3)).unwrap();
+    let prepared = convert::wire(bytes(&batch("a", 1, 1, 3))).unwrap();
     let (_, rows) = &prepared.chunks[0];
     table_without(&table, "ready_hist", rows).await;
     let mut opened = open(dir.path()).await;
@@ -81,7 +81,7 @@ pub fn by_duckdb(data: &Path, sql: &str) -> Option<serde_json::Value> {
 async fn a_table_without_a_column_that_all_rows_have_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let table = dir.path().join("tables/vcpus");
-    let prepared = convert::wire(&batch("a", 1, 1, 3)).unwrap();
+    let prepared = convert::wire(bytes(&batch("a", 1, 1, 3))).unwrap();
     table_without(&table, "run_ns", &prepared.chunks[0].1).await;
     let error = Store::open(dir.path()).await.err().unwrap().to_string();
     assert!(

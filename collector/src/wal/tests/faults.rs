@@ -33,6 +33,10 @@ impl Faults {
         self.0.lock().unwrap().lying = true;
     }
 
+    pub fn sync_again(&self) {
+        self.0.lock().unwrap().lying = false;
+    }
+
     /// Files hold what was synced, faults end.
     pub fn lose_power(&self) {
         let mut state = self.0.lock().unwrap();
@@ -68,6 +72,15 @@ impl Disk for FaultyDisk {
             dirty_lost: false,
             faults: self.0.clone(),
         }))
+    }
+
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.0.0.lock().unwrap();
+        if !state.lying {
+            let bytes = std::fs::read(path)?;
+            state.durable.insert(path.to_path_buf(), bytes);
+        }
+        Ok(())
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {

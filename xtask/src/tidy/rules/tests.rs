@@ -71,3 +71,12 @@ fn every_crate_forbids_unsafe_code_or_is_excepted() {
     assert!(check_crate("core/src/lib.rs", "", "#![forbid(unsafe_code)]\n").is_none());
     assert!(check_crate("ebpf/abi/src/lib.rs", "unsafe_code = \"forbid\"", "").is_none());
 }
+
+#[test]
+fn only_the_simulation_takes_over_the_clock() {
+    let manifest = "[dependencies]\nturmoil.workspace = true\n";
+    assert_eq!(check_manifest("sim/Cargo.toml", manifest), None);
+    let finding = check_manifest("agent/Cargo.toml", manifest).unwrap();
+    assert_eq!(finding.line, 2);
+    assert_eq!(check_manifest("agent/Cargo.toml", "tokio = \"1\"\n"), None);
+}
