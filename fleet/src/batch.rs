@@ -36,7 +36,7 @@ pub struct Encoded {
     /// Rows by table.
     pub rows: Vec<(&'static str, u64)>,
     /// Samples in them: numbers that are there and measure something, a
-    /// histogram counted as one. Times, texts and [`NAMES`] are none.
+    /// histogram counted as one. Times, texts and those in `NAMES` are none.
     pub samples: u64,
     /// The message.
     pub bytes: Bytes,

@@ -1,6 +1,7 @@
 //! SQL as PostgreSQL's clients write it: told apart, and brought into words
 //! that the engine knows.
 
+mod guard;
 mod infer;
 mod literal;
 mod rewrite;
@@ -28,7 +29,7 @@ static COMPATIBLE: LazyLock<PostgresCompatibilityParser> =
     LazyLock::new(PostgresCompatibilityParser::default);
 
 /// What one statement asks for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Command {
     /// Rows of the engine.
     Read(Box<Read>),
@@ -67,8 +68,9 @@ pub enum Refused {
     Parameter(usize, String),
 }
 
-/// A statement for the engine.
-#[derive(Clone, Debug)]
+/// A statement for the engine. It has no `Clone`: copying its tree would take
+/// more stack than a thread of the runtime has ([`guard::deep`]).
+#[derive(Debug)]
 pub struct Read {
     text: String,
     /// Set if the text as written can't be given to the engine.
@@ -83,8 +85,13 @@ pub struct Read {
 /// functions may name.
 ///
 /// # Errors
-/// It is no SQL, or more than reading.
+/// It is no SQL, more than reading, or too nested to be looked at here.
 pub fn read(text: &str, settings: &BTreeMap<String, String>) -> Result<Command, Refused> {
+    guard::check(text)?;
+    guard::deep(|| read_checked(text, settings))
+}
+
+fn read_checked(text: &str, settings: &BTreeMap<String, String>) -> Result<Command, Refused> {
     let first = split::first_word(text);
     match first.as_str() {
         "SELECT" | "WITH" | "VALUES" | "TABLE" | "FROM" | "(" | "DESCRIBE" | "DESC" | "EXPLAIN"
@@ -276,7 +283,7 @@ impl Read {
     pub fn with(&self, values: &[Parameter]) -> Result<String, Refused> {
         match &self.statement {
             None => Ok(self.text.clone()),
-            Some(statement) => fill(statement.clone(), values),
+            Some(statement) => guard::deep(|| fill(statement.clone(), values)),
         }
     }
 
@@ -288,14 +295,16 @@ impl Read {
         let Some(Statement::Query(query)) = &self.query else {
             return Ok(self.text.clone());
         };
-        let mut query = query.clone();
-        query.limit_clause = Some(LimitClause::LimitOffset {
-            limit: Some(literal::number(0)),
-            offset: None,
-            limit_by: Vec::new(),
-        });
-        query.fetch = None;
-        fill(Statement::Query(query), values)
+        guard::deep(|| {
+            let mut query = query.clone();
+            query.limit_clause = Some(LimitClause::LimitOffset {
+                limit: Some(literal::number(0)),
+                offset: None,
+                limit_by: Vec::new(),
+            });
+            query.fetch = None;
+            fill(Statement::Query(query), values)
+        })
     }
 }
 

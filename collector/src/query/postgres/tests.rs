@@ -123,3 +123,18 @@ fn a_plain_text_is_not_touched() {
     let text = "SELECT  vm_name -- why\n FROM vms GROUP BY ALL";
     assert_eq!(ask(text).with(&[]).unwrap(), text);
 }
+
+/// As deep as the guard lets a tree be, on a thread as the runtime has them.
+#[test]
+fn a_deep_tree_does_not_overflow_the_stack() {
+    let chain = format!("SELECT $1{}", " OR $1".repeat(990));
+    let thread = std::thread::Builder::new().stack_size(2 << 20);
+    let work = move || {
+        let read = ask(&chain);
+        let text = read.with(&[Parameter::Bool(true)]).unwrap();
+        assert!(text.contains("OR"), "{text}");
+        read.shape(&[Parameter::Bool(false)]).unwrap();
+        drop(read);
+    };
+    thread.spawn(work).unwrap().join().unwrap();
+}

@@ -34,7 +34,7 @@ const FORMATS: usize = 4096;
 /// A prepared statement.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    command: Command,
+    command: Arc<Command>,
     /// Its columns, once somebody asked.
     shape: Arc<OnceCell<SchemaRef>>,
 }
@@ -247,7 +247,7 @@ impl Handler {
         let command =
             postgres::read(piece, &self.session.settings()).map_err(|e| error::refused(&e))?;
         Ok(Some(Prepared {
-            command,
+            command: Arc::new(command),
             shape: Arc::new(OnceCell::new()),
         }))
     }
@@ -258,7 +258,7 @@ impl Handler {
         statement: &StoredStatement<Prepared>,
         format: &Format,
     ) -> PgWireResult<Vec<FieldInfo>> {
-        let schema = match &statement.statement.command {
+        let schema = match &*statement.statement.command {
             Command::Show(name) => answer::text_schema(std::iter::once(name.as_str())),
             Command::Read(read) => {
                 let shape = statement.statement.shape.get_or_try_init(|| async {
@@ -360,7 +360,7 @@ impl Handler {
 
 /// Types of the parameters: the client's own, else what the statement says.
 fn types(statement: &StoredStatement<Prepared>) -> Vec<Type> {
-    let Command::Read(read) = &statement.statement.command else {
+    let Command::Read(read) = &*statement.statement.command else {
         return Vec::new();
     };
     let typed = |i: usize| statement.parameter_types.get(i).cloned().flatten();

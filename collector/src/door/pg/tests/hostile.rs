@@ -252,3 +252,23 @@ async fn with_a_certificate_only_tls_is_spoken() {
     );
     open.collector.stop().await;
 }
+
+/// Texts that keep the parser busy for ever, or its tree deeper than a stack:
+/// refused by the port itself, and the connection goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nests_too_deeply_is_refused_at_once() {
+    let open = Open::start().await;
+    let client = open.client().await;
+    for text in [
+        format!("SELECT {}1", "CAST(".repeat(40)),
+        format!("SELECT {}1{}", "f(".repeat(40), ")".repeat(40)),
+        format!("SELECT 1{}", " OR 1".repeat(100_000)),
+        format!("SELECT 1{}", " OR 1".repeat(15_000)),
+    ] {
+        let simple = tokio::time::timeout(PATIENCE, client.simple_query(&text));
+        assert!(simple.await.expect("an answer").is_err());
+        let extended = tokio::time::timeout(PATIENCE, client.prepare(&text));
+        assert!(extended.await.expect("an answer").is_err());
+        assert!(client.simple_query("SELECT 1").await.is_ok());
+    }
+}
